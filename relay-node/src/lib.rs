@@ -1,1 +1,4 @@
 //! (being laid out)
+
+mod platform;
+pub mod root;

@@ -1,0 +1,168 @@
+//! Opening files strictly beneath one directory, whatever links or renames say in the meantime.
+//!
+//! Three ways, from the best to the most portable; which one serves is decided once, when the directory is opened:
+//!
+//! 1. `openat2` with `RESOLVE_BENEATH` and `RESOLVE_NO_MAGICLINKS`, where the kernel itself keeps the walk inside
+//!    (Linux 5.6, openat2(2)).
+//! 2. One component after the other, each opened without following links; links are read and walked by hand, and `..`
+//!    in them goes back along the descriptors already held, never through the kernel (every Unix).
+//! 3. Resolving to the canonical path and comparing that with the directory's (elsewhere). A rename between the
+//!    comparison and the opening is not caught there.
+//!
+//! Names are relative, `/`-separated and already checked by the caller; this module never trusts that check for
+//! staying inside. An absolute link is refused even when it leads inside. The empty name is the directory itself.
+
+#[cfg(any(test, not(unix)))]
+mod canonical;
+#[cfg(unix)]
+mod components;
+#[cfg(target_os = "linux")]
+mod openat2;
+
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One directory and the way in which names beneath it are resolved.
+#[derive(Debug)]
+pub(crate) struct RootDirectory {
+    method: Method,
+    #[cfg_attr(all(unix, not(test)), expect(dead_code, reason = "only the canonical method asks for it"))]
+    path: PathBuf,
+    #[cfg(unix)]
+    directory: std::os::fd::OwnedFd,
+}
+
+/// See the module's description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    #[cfg(target_os = "linux")]
+    Openat2,
+    #[cfg(unix)]
+    Components,
+    #[cfg(any(test, not(unix)))]
+    Canonical,
+}
+
+/// What a name turned out to be.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// A regular file, open for reading, with what the system says about the open file.
+    File(File, Metadata),
+    Directory,
+    /// A device, a pipe, a socket: nothing that may be read.
+    Other,
+}
+
+/// What a directory says about one of its names, without following a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum NameKind {
+    File,
+    Directory,
+    Link,
+    Other,
+}
+
+impl RootDirectory {
+    /// Opens the directory and chooses the best method that works in it.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, None)
+    }
+
+    fn open_with(path: &Path, forced: Option<Method>) -> io::Result<Self> {
+        let path = std::fs::canonicalize(path)?;
+        #[cfg(unix)]
+        let directory = components::open_root(&path)?;
+        #[cfg(not(unix))]
+        if !std::fs::metadata(&path)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let method = forced.unwrap_or_else(|| {
+            #[cfg(target_os = "linux")]
+            return if openat2::works(&directory) { Method::Openat2 } else { Method::Components };
+            #[cfg(all(unix, not(target_os = "linux")))]
+            return Method::Components;
+            #[cfg(not(unix))]
+            return Method::Canonical;
+        });
+        Ok(Self {
+            method,
+            path,
+            #[cfg(unix)]
+            directory,
+        })
+    }
+
+    /// Opens what stands under `name`. Never waits for the other end of a pipe or for a device.
+    pub(crate) fn open_beneath(&self, name: &str) -> io::Result<Entry> {
+        match self.method {
+            #[cfg(target_os = "linux")]
+            Method::Openat2 => openat2::open(&self.directory, name),
+            #[cfg(unix)]
+            Method::Components => components::open(&self.directory, name),
+            #[cfg(any(test, not(unix)))]
+            Method::Canonical => canonical::open(&self.path, name),
+        }
+    }
+
+    /// What the system says about `name`, links followed, without opening it for reading where that is possible.
+    pub(crate) fn metadata_beneath(&self, name: &str) -> io::Result<Metadata> {
+        match self.method {
+            #[cfg(target_os = "linux")]
+            Method::Openat2 => openat2::metadata(&self.directory, name),
+            #[cfg(unix)]
+            Method::Components => components::metadata(&self.directory, name),
+            #[cfg(any(test, not(unix)))]
+            Method::Canonical => canonical::metadata(&self.path, name),
+        }
+    }
+
+    /// Shows each name in a directory to `visit`, in the directory's own order, without `.` and `..`.
+    pub(crate) fn visit_names(
+        &self,
+        directory: &str,
+        visit: &mut dyn FnMut(&OsStr, NameKind),
+    ) -> io::Result<()> {
+        match self.method {
+            #[cfg(target_os = "linux")]
+            Method::Openat2 => components::visit(openat2::open_directory(&self.directory, directory)?, visit),
+            #[cfg(unix)]
+            Method::Components => {
+                components::visit(components::open_directory(&self.directory, directory)?, visit)
+            }
+            #[cfg(any(test, not(unix)))]
+            Method::Canonical => canonical::visit(&self.path, directory, visit),
+        }
+    }
+}
+
+/// Sorts an open file into what may be read and what may not.
+#[cfg(unix)]
+fn classify(file: File) -> io::Result<Entry> {
+    let metadata = file.metadata()?;
+    Ok(match metadata.file_type() {
+        kind if kind.is_file() => Entry::File(file, metadata),
+        kind if kind.is_dir() => Entry::Directory,
+        _ => Entry::Other,
+    })
+}
+
+#[cfg(test)]
+impl RootDirectory {
+    /// Every method that can be tried on this machine.
+    pub(crate) fn all_methods(path: &Path) -> Vec<Self> {
+        let methods = [
+            #[cfg(target_os = "linux")]
+            Method::Openat2,
+            #[cfg(unix)]
+            Method::Components,
+            Method::Canonical,
+        ];
+        methods.into_iter().map(|method| Self::open_with(path, Some(method)).unwrap()).collect()
+    }
+
+    pub(crate) fn method(&self) -> Method {
+        self.method
+    }
+}

@@ -1,0 +1,289 @@
+//! The document root: the only place that opens served files, for both faces of a node.
+//!
+//! A name comes raw from a peer. Nothing is decoded here: `%2e%2e` is a name of six characters. What leads outside, what
+//! is no regular file, what is hidden and what does not exist is all the same [`RootError::NotFound`]; its reason is for
+//! the node's own log and may never reach a peer.
+//!
+//! All calls block on the file system; callers use the blocking pool. No other module may open a file that a peer named.
+
+mod list;
+
+pub use list::{EntryKind, ListEntry, ListPage, ListQuery, MAX_LIST_PAGE, path_order};
+
+use crate::platform::beneath::{Entry, RootDirectory};
+use crate::platform::failure;
+use std::borrow::Cow;
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+
+/// The longest name that is looked up, in bytes (Linux's own limit, path_resolution(7)).
+pub const MAX_NAME_BYTES: usize = 4095;
+/// The most components that a name may have.
+pub const MAX_NAME_DEPTH: usize = 64;
+/// The endings of an unfinished download and of its journal.
+const UNFINISHED: [&str; 2] = [".part", ".part.journal"];
+
+/// A directory whose regular files may be read by peers, and nothing else.
+#[derive(Debug)]
+pub struct DocumentRoot {
+    directory: RootDirectory,
+    show_hidden: bool,
+}
+
+/// A regular file, open for reading, and what it was when it was opened.
+#[derive(Debug)]
+pub struct ServedFile {
+    /// Open for reading; its position is not used, read it at offsets.
+    pub file: File,
+    /// As it was when the file was opened; [`ServedFile::meta_now`] asks again.
+    pub meta: FileMeta,
+}
+
+/// What a name stands for.
+#[derive(Debug)]
+pub enum Opened {
+    /// A regular file.
+    File(ServedFile),
+    /// A directory; its names come from [`DocumentRoot::list`].
+    Directory,
+}
+
+/// What an answer says about a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileMeta {
+    /// In bytes.
+    pub size: u64,
+    /// Seconds since 1970 (negative before) and nanoseconds in that second.
+    pub modified: (i64, u32),
+    /// Tells this state of this file from every other.
+    pub identity: FileIdentity,
+    /// Whether anybody may execute it. Always false where the system has no such mark.
+    pub executable: bool,
+}
+
+/// Two equal identities are the same file with the same content, as far as the file system can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileIdentity {
+    /// The file system's device number; 0 where there is none.
+    pub device: u64,
+    /// The file's number on that device; 0 where there is none.
+    pub inode: u64,
+    /// In bytes.
+    pub size: u64,
+    /// Modification time, seconds and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Change time, seconds and nanoseconds; the time of creation on systems without one.
+    pub ctime: (i64, u32),
+}
+
+/// Why a file cannot be had. Peers see 404, 503 or 500 and nothing of the text.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// There is no such file for a peer, whatever there is on the disk.
+    #[error("{reason}")]
+    NotFound {
+        /// For the node's own log only.
+        reason: Cow<'static, str>,
+    },
+    /// The process or the system has no descriptor left; it may be better soon.
+    #[error(
+        "too many open files; raise the limit of the node's process (ulimit -n) or lower --max-connections"
+    )]
+    TooManyFiles,
+    /// The file system failed.
+    #[error("the document root cannot be read: {0}")]
+    Io(#[source] io::Error),
+}
+
+impl DocumentRoot {
+    /// Opens the directory. With `show_hidden` names that begin with a dot and unfinished downloads are served too.
+    ///
+    /// # Errors
+    /// When there is no such directory or it cannot be opened.
+    pub fn open(directory: impl AsRef<Path>, show_hidden: bool) -> Result<Self, RootError> {
+        let path = directory.as_ref();
+        let directory = RootDirectory::open(path).map_err(|error| {
+            let text = format!(
+                "{}: {error}; name a directory that the node's user may read with --root",
+                path.display()
+            );
+            RootError::Io(io::Error::new(error.kind(), text))
+        })?;
+        Ok(Self { directory, show_hidden })
+    }
+
+    /// Opens a regular file by a name as a peer sent it.
+    ///
+    /// # Errors
+    /// See [`RootError`]; a directory is `NotFound` here.
+    pub fn open_file(&self, name: &str) -> Result<ServedFile, RootError> {
+        match self.open_entry(name)? {
+            Opened::File(file) => Ok(file),
+            Opened::Directory => Err(RootError::not_found("is a directory")),
+        }
+    }
+
+    /// Opens a regular file, or says that the name is a directory. The empty name is the document root itself.
+    ///
+    /// # Errors
+    /// See [`RootError`].
+    pub fn open_entry(&self, name: &str) -> Result<Opened, RootError> {
+        if name.is_empty() {
+            return Ok(Opened::Directory);
+        }
+        self.check_name(name)?;
+        match self.directory.open_beneath(name).map_err(RootError::from_io)? {
+            Entry::File(file, metadata) => Ok(Opened::File(ServedFile { file, meta: meta_of(&metadata) })),
+            Entry::Directory => Ok(Opened::Directory),
+            Entry::Other => Err(RootError::not_found("is not a regular file")),
+        }
+    }
+
+    /// One page of names.
+    ///
+    /// A prefix that nothing begins with, or that no name may begin with, gives an empty page.
+    ///
+    /// # Errors
+    /// When the file system fails; a directory that may not be read is left out instead.
+    pub fn list(&self, query: ListQuery<'_>) -> Result<ListPage, RootError> {
+        list::page(self, query)
+    }
+
+    /// Refuses every name that is not plainly the path of a file that may be shown.
+    fn check_name(&self, name: &str) -> Result<(), RootError> {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(RootError::not_found("the name is too long"));
+        }
+        if name.contains('\0') || name.contains('\\') {
+            return Err(RootError::not_found("the name holds a NUL or a backslash"));
+        }
+        for (depth, component) in name.split('/').enumerate() {
+            if depth >= MAX_NAME_DEPTH {
+                return Err(RootError::not_found("the name has too many components"));
+            }
+            match component {
+                "" => return Err(RootError::not_found("the name is absolute or has an empty component")),
+                "." | ".." => return Err(RootError::not_found("the name has a component of dots")),
+                hidden if self.is_hidden(hidden) => return Err(RootError::not_found("is hidden")),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_hidden(&self, component: &str) -> bool {
+        !self.show_hidden && (component.starts_with('.') || is_unfinished(component))
+    }
+}
+
+/// Upper case too: some file systems do not tell the cases apart.
+fn is_unfinished(component: &str) -> bool {
+    UNFINISHED.iter().any(|ending| {
+        component
+            .len()
+            .checked_sub(ending.len())
+            .and_then(|start| component.get(start..))
+            .is_some_and(|tail| tail.eq_ignore_ascii_case(ending))
+    })
+}
+
+impl ServedFile {
+    /// What the open file is now. It differs from `meta` when the file was changed since.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn meta_now(&self) -> io::Result<FileMeta> {
+        self.file.metadata().map(|metadata| meta_of(&metadata))
+    }
+}
+
+impl FileMeta {
+    /// A strong validator: 32 hexadecimal digits made of the identity without the device, so that it survives a restart
+    /// of the machine. HTTP puts it in quotes.
+    #[must_use]
+    pub fn entity_tag(&self) -> String {
+        let FileIdentity { device: _, inode, size, mtime, ctime } = self.identity;
+        let mut hasher = blake3::Hasher::new();
+        for number in [inode, size, mtime.0.cast_unsigned(), ctime.0.cast_unsigned()] {
+            hasher.update(&number.to_le_bytes());
+        }
+        hasher.update(&mtime.1.to_le_bytes()).update(&ctime.1.to_le_bytes());
+        let mut tag = hasher.finalize().to_hex().to_string();
+        tag.truncate(32);
+        tag
+    }
+}
+
+impl RootError {
+    fn not_found(reason: &'static str) -> Self {
+        Self::NotFound { reason: reason.into() }
+    }
+
+    fn from_io(error: io::Error) -> Self {
+        match failure::absence(&error) {
+            Some(reason) => Self::not_found(reason),
+            None if failure::is_out_of_descriptors(&error) => Self::TooManyFiles,
+            None => Self::Io(error),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn meta_of(metadata: &Metadata) -> FileMeta {
+    use std::os::unix::fs::MetadataExt;
+    let modified = (metadata.mtime(), nanoseconds(metadata.mtime_nsec()));
+    FileMeta {
+        size: metadata.size(),
+        modified,
+        identity: FileIdentity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            mtime: modified,
+            ctime: (metadata.ctime(), nanoseconds(metadata.ctime_nsec())),
+        },
+        executable: metadata.mode() & 0o111 != 0,
+    }
+}
+
+#[cfg(unix)]
+fn nanoseconds(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(0)
+}
+
+#[cfg(not(unix))]
+fn meta_of(metadata: &Metadata) -> FileMeta {
+    let modified = metadata.modified().map_or((0, 0), since_1970);
+    FileMeta {
+        size: metadata.len(),
+        modified,
+        identity: FileIdentity {
+            device: 0,
+            inode: 0,
+            size: metadata.len(),
+            mtime: modified,
+            ctime: metadata.created().map_or((0, 0), since_1970),
+        },
+        executable: false,
+    }
+}
+
+/// Seconds since 1970, negative before, and the nanoseconds of that second.
+#[cfg(any(test, not(unix)))]
+fn since_1970(time: std::time::SystemTime) -> (i64, u32) {
+    let whole = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    match time.duration_since(std::time::SystemTime::UNIX_EPOCH) {
+        Ok(after) => (whole(after), after.subsec_nanos()),
+        Err(error) => {
+            let before = error.duration();
+            match before.subsec_nanos() {
+                0 => (-whole(before), 0),
+                nanos => (-whole(before) - 1, 1_000_000_000 - nanos),
+            }
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests;
