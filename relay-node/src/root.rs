@@ -285,5 +285,6 @@ fn since_1970(time: std::time::SystemTime) -> (i64, u32) {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests;
