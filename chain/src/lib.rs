@@ -1,1 +1,15 @@
-//! (being laid out)
+//! Both ends of a chain over real streams: what a node and a client share.
+//!
+//! | module | what belongs in it |
+//! | --- | --- |
+//! | [`frames`] | reading and writing frames on a stream, never a byte more than the frame has |
+//! | [`dial`] | name lookup and connect within one time limit, with a say for whoever must allow the address |
+//! | [`chain`] | the client's walk through a route: `open`, the `hello`s, and who failed |
+//! | [`requests`] | the client's side of the file layer: requests, heads, chunks with their trailers |
+//!
+//! It runs the protocol and nothing else: no files on disk, no terminals, no policies, no retries.
+
+pub mod chain;
+pub mod dial;
+pub mod frames;
+pub mod requests;

@@ -1,0 +1,138 @@
+//! Dialling: from a hop to a connected stream, within one time limit.
+//!
+//! This is the one place that makes connections, so that other transports can be put here.
+
+use relay_proto::address::Hop;
+use relay_proto::code::FailureCode;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+
+/// A connection to a hop.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The connected stream, without Nagle's delay and with keep-alive probes.
+    pub stream: TcpStream,
+    /// The address that was reached.
+    pub address: SocketAddr,
+}
+
+/// Why a hop was not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name has no address.
+    #[error("name not found: {0}")]
+    NameNotFound(io::Error),
+    /// Name lookup took too long.
+    #[error("name lookup timed out")]
+    LookupTimedOut,
+    /// The name has addresses, but none that is allowed.
+    #[error("not allowed: {0}")]
+    Denied(SocketAddr),
+    /// Nobody answered in time.
+    #[error("connect to {0} timed out")]
+    ConnectTimedOut(SocketAddr),
+    /// The connect failed.
+    #[error("connect to {0}: {1}")]
+    Connect(SocketAddr, io::Error),
+}
+
+impl DialError {
+    /// The code that tells others.
+    #[must_use]
+    pub fn code(&self) -> FailureCode {
+        match self {
+            DialError::NameNotFound(_) => FailureCode::NameNotFound,
+            DialError::LookupTimedOut | DialError::ConnectTimedOut(_) => FailureCode::TimedOut,
+            DialError::Denied(_) => FailureCode::Denied,
+            DialError::Connect(_, error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => FailureCode::Refused,
+                io::ErrorKind::TimedOut => FailureCode::TimedOut,
+                io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::AddrNotAvailable
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::PermissionDenied => FailureCode::Unreachable,
+                _ => FailureCode::Internal,
+            },
+        }
+    }
+}
+
+/// Finds the hop's addresses, once, and dials those that `allow` lets pass, one after the other.
+///
+/// Exactly the address that was checked is dialled. Each address gets an equal share of the time that is left, so that one
+/// that swallows packets does not cost the others their turn.
+///
+/// # Errors
+/// The last address's failure, or that of the lookup.
+pub async fn dial(
+    hop: &Hop,
+    deadline: Instant,
+    allow: impl Fn(SocketAddr) -> bool,
+) -> Result<Dialled, DialError> {
+    let addresses = lookup(hop, deadline).await?;
+    let mut refused = None;
+    let allowed: Vec<SocketAddr> = addresses
+        .into_iter()
+        .filter(|address| {
+            let allowed = allow(*address);
+            if !allowed {
+                refused = Some(DialError::Denied(*address));
+            }
+            allowed
+        })
+        .collect();
+    let mut last = refused;
+    for (index, address) in allowed.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(allowed.len() - index).unwrap_or(1);
+        match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                tune(&stream);
+                return Ok(Dialled { stream, address: *address });
+            }
+            Ok(Err(error)) => last = Some(DialError::Connect(*address, error)),
+            Err(_) => last = Some(DialError::ConnectTimedOut(*address)),
+        }
+    }
+    Err(last.unwrap_or_else(|| DialError::NameNotFound(io::Error::other("the name has no address"))))
+}
+
+async fn lookup(hop: &Hop, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
+    let port = hop.port.get();
+    if let Some(ip) = hop.host.ip() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let found = timeout_at(deadline, lookup_host((hop.host.as_str(), port))).await;
+    let found = found.map_err(|_| DialError::LookupTimedOut)?.map_err(DialError::NameNotFound)?;
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found.take(MAX_ADDRESSES) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
+/// The most addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 16;
+
+/// How long a connection may be idle before the kernel asks whether the peer is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// How often it asks then; after about nine unanswered probes the connection fails.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Sets what every connection of a chain wants: no Nagle delay, and keep-alive probes that find a dead peer.
+///
+/// A socket that takes no option works without it, so failures are only logged.
+pub fn tune(stream: &TcpStream) {
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    let result = stream.set_nodelay(true);
+    let result = result.and_then(|()| socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive));
+    if let Err(error) = result {
+        tracing::debug!(%error, "a socket takes no options");
+    }
+}

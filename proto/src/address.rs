@@ -1,0 +1,255 @@
+//! Where a hop is: a host and a port, in every form that people and tunnels write.
+
+use crate::limits::MAX_HOST;
+use alloc::string::{String, ToString};
+use core::fmt;
+use core::net::{IpAddr, Ipv6Addr};
+use core::num::NonZeroU16;
+use core::ops::Range;
+use core::str::FromStr;
+use serde::{Deserialize, Serialize};
+
+/// A host: an IP address, or a name of letters, digits, `.`, `-` and `_`.
+///
+/// Nothing else can be written into it, so that what reaches an unknown peer in a re-encoded `open` is harmless.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Host(String);
+
+impl Host {
+    /// The name or the address, an IPv6 address without brackets.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The address, when it is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.0.parse().ok()
+    }
+}
+
+impl TryFrom<String> for Host {
+    type Error = HopErrorKind;
+
+    fn try_from(text: String) -> Result<Host, HopErrorKind> {
+        if text.is_empty() {
+            return Err(HopErrorKind::NoHost);
+        }
+        if text.contains(':') {
+            return match text.parse::<Ipv6Addr>() {
+                Ok(address) => Ok(Host(address.to_string())),
+                Err(_) => Err(HopErrorKind::BadIpv6),
+            };
+        }
+        if text.len() > MAX_HOST {
+            return Err(HopErrorKind::LongHost);
+        }
+        if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
+            return Err(HopErrorKind::BadHost);
+        }
+        Ok(Host(text))
+    }
+}
+
+impl From<Host> for String {
+    fn from(host: Host) -> String {
+        host.0
+    }
+}
+
+/// One hop of a route: where a node listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Hop {
+    /// The node's host.
+    pub host: Host,
+    /// Its port, which is never 0.
+    pub port: NonZeroU16,
+}
+
+impl Hop {
+    /// A hop from its two parts.
+    ///
+    /// # Errors
+    /// What is wrong with the host or the port.
+    pub fn new(host: &str, port: u16) -> Result<Hop, HopErrorKind> {
+        let port = NonZeroU16::new(port).ok_or(HopErrorKind::BadPort)?;
+        Ok(Hop { host: Host::try_from(String::from(host))?, port })
+    }
+}
+
+impl fmt::Display for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.0.contains(':') {
+            write!(f, "[{}]:{}", self.host.0, self.port)
+        } else {
+            write!(f, "{}:{}", self.host.0, self.port)
+        }
+    }
+}
+
+/// What is wrong with a hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HopErrorKind {
+    /// Nothing where the host must stand.
+    #[error("the host is missing")]
+    NoHost,
+    /// Nothing where the port must stand.
+    #[error("the port is missing: write `host port` or `host:port`")]
+    NoPort,
+    /// A port that is none.
+    #[error("this is no port: a port is a number from 1 to 65535")]
+    BadPort,
+    /// A host longer than a name can be.
+    #[error("the host is longer than {MAX_HOST} characters")]
+    LongHost,
+    /// A character that a host cannot have.
+    #[error(
+        "a host has only letters, digits, `.`, `-` and `_` (an international name is written in its xn-- form)"
+    )]
+    BadHost,
+    /// Colons, but no IPv6 address.
+    #[error("this is no IPv6 address; write [address]:port")]
+    BadIpv6,
+    /// A scheme other than `tcp://`.
+    #[error("only tcp:// leads to a node; write host:port or tcp://host:port")]
+    BadScheme,
+    /// More than a host and a port.
+    #[error("something follows the port; a hop is a host and a port alone")]
+    Trailing,
+}
+
+/// What is wrong with a hop's text, and which bytes of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct HopError {
+    /// What is wrong.
+    pub kind: HopErrorKind,
+    /// The bytes of the text that are wrong; empty and at the end when something is missing there.
+    pub span: Range<usize>,
+}
+
+impl FromStr for Hop {
+    type Err = HopError;
+
+    /// Reads `host port`, `host:port`, `[v6]:port` and `tcp://host:port`. White space around it is not part of it.
+    fn from_str(text: &str) -> Result<Hop, HopError> {
+        let parts = Parts::of(text)?;
+        let fail = |kind, span: &Range<usize>| HopError { kind, span: span.clone() };
+        let host_text = text.get(parts.host.clone()).unwrap_or_default();
+        let port_text = text.get(parts.port.clone()).unwrap_or_default();
+        let host = Host::try_from(String::from(host_text)).map_err(|kind| fail(kind, &parts.host))?;
+        if port_text.is_empty() {
+            return Err(fail(HopErrorKind::NoPort, &parts.port));
+        }
+        let digits = port_text.len() <= 5 && port_text.bytes().all(|b| b.is_ascii_digit());
+        let port = port_text.parse().ok().filter(|_| digits);
+        let port = port.ok_or_else(|| fail(HopErrorKind::BadPort, &parts.port))?;
+        Ok(Hop { host, port })
+    }
+}
+
+/// Which bytes of a hop's text are its host and its port.
+struct Parts {
+    host: Range<usize>,
+    port: Range<usize>,
+}
+
+impl Parts {
+    fn of(text: &str) -> Result<Parts, HopError> {
+        let start = text.len() - text.trim_start().len();
+        let end = text.trim_end().len().max(start);
+        let body = text.get(start..end).unwrap_or_default();
+        let Some((scheme, rest)) = body.split_once("://") else {
+            return Parts::of_address(body, start);
+        };
+        if !scheme.eq_ignore_ascii_case("tcp") {
+            return Err(HopError { kind: HopErrorKind::BadScheme, span: start..start + scheme.len() + 3 });
+        }
+        Parts::of_address(rest.strip_suffix('/').unwrap_or(rest), start + scheme.len() + 3)
+    }
+
+    /// `body` is the address without spaces around it, and starts at byte `at` of the text.
+    fn of_address(body: &str, at: usize) -> Result<Parts, HopError> {
+        let end = at + body.len();
+        if let Some(inner) = body.strip_prefix('[') {
+            let close = inner.find(']').ok_or(HopError { kind: HopErrorKind::BadIpv6, span: at..end })?;
+            if !inner.get(..close).is_some_and(|host| host.contains(':')) {
+                return Err(HopError { kind: HopErrorKind::BadIpv6, span: at + 1..at + 1 + close });
+            }
+            let rest = body.get(close + 2..).unwrap_or_default();
+            let port = rest.strip_prefix(':').unwrap_or(rest).trim_start();
+            return Ok(Parts { host: at + 1..at + 1 + close, port: end - port.len()..end });
+        }
+        if let Some(space) = body.find(char::is_whitespace) {
+            let port = body.get(space..).unwrap_or_default().trim_start();
+            let port_start = end - port.len();
+            if let Some(more) = port.find(char::is_whitespace) {
+                let kind = HopErrorKind::Trailing;
+                return Err(HopError { kind, span: port_start + more + 1..end });
+            }
+            return Ok(Parts { host: at..at + space, port: port_start..end });
+        }
+        match body.rfind(':') {
+            // Several colons without brackets: an IPv6 address, and where its port starts cannot be told.
+            Some(colon) if body.find(':') != Some(colon) => Ok(Parts { host: at..end, port: end..end }),
+            Some(colon) => Ok(Parts { host: at..at + colon, port: at + colon + 1..end }),
+            None => Ok(Parts { host: at..end, port: end..end }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(text: &str, expected: &str) {
+        let hop: Hop = text.parse().unwrap_or_else(|e: HopError| panic!("{text}: {e}"));
+        assert_eq!(hop.to_string(), expected);
+    }
+
+    fn bad(text: &str, kind: HopErrorKind, wrong: &str) {
+        let error = text.parse::<Hop>().expect_err(text);
+        assert_eq!(error.kind, kind, "{text}");
+        assert_eq!(&text[error.span], wrong, "{text}");
+    }
+
+    #[test]
+    fn every_form() {
+        good("pchost1 12000", "pchost1:12000");
+        good("  pchost1\t 12000  ", "pchost1:12000");
+        good("pchost1:12000", "pchost1:12000");
+        good("tcp://0.tcp.ngrok.io:12345", "0.tcp.ngrok.io:12345");
+        good("TCP://host:1/", "host:1");
+        good("[::1]:12000", "[::1]:12000");
+        good("[0:0::1] 12000", "[::1]:12000");
+        good("::1 12000", "[::1]:12000");
+        good("127.0.0.1:65535", "127.0.0.1:65535");
+        good("my_host-1.example. 1", "my_host-1.example.:1");
+    }
+
+    #[test]
+    fn what_is_no_hop() {
+        bad("", HopErrorKind::NoHost, "");
+        bad(":80", HopErrorKind::NoHost, "");
+        bad("pchost1", HopErrorKind::NoPort, "");
+        bad("pchost1:", HopErrorKind::NoPort, "");
+        bad("pchost1 port", HopErrorKind::BadPort, "port");
+        bad("pchost1 0", HopErrorKind::BadPort, "0");
+        bad("pchost1 65536", HopErrorKind::BadPort, "65536");
+        bad("pchost1 +80", HopErrorKind::BadPort, "+80");
+        bad("pchost1 000080", HopErrorKind::BadPort, "000080");
+        bad("pchost1 80 90", HopErrorKind::Trailing, "90");
+        bad("pc host 80", HopErrorKind::Trailing, "80");
+        bad("höst 80", HopErrorKind::BadHost, "höst");
+        bad("http://host:80", HopErrorKind::BadScheme, "http://");
+        bad("::1", HopErrorKind::NoPort, "");
+        bad("1:2:3 80", HopErrorKind::BadIpv6, "1:2:3");
+        bad("[::1:80", HopErrorKind::BadIpv6, "[::1:80");
+        bad("[::1]", HopErrorKind::NoPort, "");
+        bad("[host]:80", HopErrorKind::BadIpv6, "host");
+        bad("[::1]:80x", HopErrorKind::BadPort, "80x");
+    }
+}

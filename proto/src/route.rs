@@ -1,0 +1,392 @@
+//! Route files: which file, through which hops.
+//!
+//! Two forms, told apart by the first character. Text: the file's name on the first line, then a hop a line; whole lines that
+//! start with `#` are comments. JSON: `{"file": …, "hops": [{"host": …, "port": …}, …], "hash": "b3:…"}`. Every error
+//! has its place, so that the caller can show the line with a caret.
+
+use crate::address::{Hop, HopErrorKind};
+use crate::digest::FileHash;
+use crate::file::RequestedName;
+use crate::limits::{MAX_HOPS, MAX_NAME, MAX_ROUTE_FILE, MAX_ROUTE_LINE};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A file and the hops that lead to it: 1 to [`MAX_HOPS`], the last one being the origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Route {
+    file: RequestedName,
+    hops: Vec<Hop>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<FileHash>,
+}
+
+impl Route {
+    /// A route from its parts, as the command line gives them.
+    ///
+    /// # Errors
+    /// An empty or too long name, no hop, too many hops.
+    pub fn new(file: &str, hops: Vec<Hop>, hash: Option<FileHash>) -> Result<Route, RouteErrorKind> {
+        Ok(Route { file: file_name(file)?, hops: checked_hops(hops)?, hash })
+    }
+
+    /// The file's name at the origin.
+    #[must_use]
+    pub fn file(&self) -> &RequestedName {
+        &self.file
+    }
+
+    /// The hops, in order; the last one is the origin.
+    #[must_use]
+    pub fn hops(&self) -> &[Hop] {
+        &self.hops
+    }
+
+    /// The hop that number `position` of the route names, from 1; beyond the route's end its last.
+    #[must_use]
+    pub fn hop(&self, position: usize) -> &Hop {
+        // A route has at least one hop; that was checked when it was made.
+        &self.hops[position.clamp(1, self.hops.len()) - 1]
+    }
+
+    /// What the file's hash must be, when the route says so.
+    #[must_use]
+    pub fn hash(&self) -> Option<FileHash> {
+        self.hash
+    }
+
+    /// Reads a route file in either form.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place.
+    pub fn parse(bytes: &[u8]) -> Result<Route, RouteError> {
+        if bytes.len() > MAX_ROUTE_FILE {
+            return Err(RouteError { kind: RouteErrorKind::LongFile, span: 0..0 });
+        }
+        let bom = if bytes.starts_with("\u{feff}".as_bytes()) { 3 } else { 0 };
+        let text = core::str::from_utf8(bytes).map_err(|e| {
+            let at = e.valid_up_to();
+            RouteError { kind: RouteErrorKind::NotUtf8, span: at..at + e.error_len().unwrap_or(1) }
+        })?;
+        let body = text.get(bom..).unwrap_or_default();
+        let parsed = if body.trim_start().starts_with('{') { parse_json(body) } else { parse_text(body) };
+        parsed.map_err(|e| RouteError { kind: e.kind, span: e.span.start + bom..e.span.end + bom })
+    }
+}
+
+/// What is wrong with a route.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteErrorKind {
+    /// Nothing but comments and blank lines.
+    #[error("the route is empty: its first line names the file, then a hop a line")]
+    Empty,
+    /// No name where it must stand.
+    #[error("the file's name is empty")]
+    NoName,
+    /// A name that no request can carry.
+    #[error("the file's name is longer than {MAX_NAME} bytes")]
+    LongName,
+    /// A name and nothing else.
+    #[error("the route has no hop: after the file's name, write a line `host port` for each node")]
+    NoHop,
+    /// More hops than a route may have.
+    #[error("the route has more than {MAX_HOPS} hops")]
+    TooManyHops,
+    /// A line that is no hop.
+    #[error("{0}")]
+    Hop(HopErrorKind),
+    /// A line that cannot be right.
+    #[error("the line is longer than {MAX_ROUTE_LINE} bytes")]
+    LongLine,
+    /// A file that cannot be a route.
+    #[error("the route file is longer than {} KiB", MAX_ROUTE_FILE / 1024)]
+    LongFile,
+    /// Bytes that are no text.
+    #[error("the route is not UTF-8 text")]
+    NotUtf8,
+    /// A JSON route that does not read.
+    #[error("{0}")]
+    Json(String),
+}
+
+/// What is wrong with a route file, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct RouteError {
+    /// What is wrong.
+    pub kind: RouteErrorKind,
+    /// Which bytes of the file; empty where something is missing.
+    pub span: Range<usize>,
+}
+
+impl RouteError {
+    /// The line and the column of the error in `source`, both from 1; columns count characters.
+    #[must_use]
+    pub fn line_and_column(&self, source: &[u8]) -> (usize, usize) {
+        let before = source.get(..self.span.start.min(source.len())).unwrap_or_default();
+        let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        let in_line = String::from_utf8_lossy(before.get(line_start..).unwrap_or_default());
+        (line, in_line.trim_start_matches('\u{feff}').chars().count() + 1)
+    }
+}
+
+fn file_name(name: &str) -> Result<RequestedName, RouteErrorKind> {
+    if name.is_empty() {
+        return Err(RouteErrorKind::NoName);
+    }
+    RequestedName::try_from(name).map_err(|_| RouteErrorKind::LongName)
+}
+
+fn checked_hops(hops: Vec<Hop>) -> Result<Vec<Hop>, RouteErrorKind> {
+    match hops.len() {
+        0 => Err(RouteErrorKind::NoHop),
+        1..=MAX_HOPS => Ok(hops),
+        _ => Err(RouteErrorKind::TooManyHops),
+    }
+}
+
+fn parse_text(text: &str) -> Result<Route, RouteError> {
+    let mut file = None;
+    let mut hops = Vec::new();
+    for (at, line) in meaningful_lines(text) {
+        let whole = at..at + line.len();
+        let fail = |kind, span| RouteError { kind, span };
+        if line.len() > MAX_ROUTE_LINE {
+            return Err(fail(RouteErrorKind::LongLine, at..at + 1));
+        }
+        if file.is_none() {
+            // `./` lets a name begin with what would otherwise be a comment or JSON.
+            let name = line.strip_prefix("./").unwrap_or(line);
+            file = Some(file_name(name).map_err(|kind| fail(kind, whole))?);
+        } else if hops.len() == MAX_HOPS {
+            return Err(fail(RouteErrorKind::TooManyHops, whole));
+        } else {
+            let hop = line.parse::<Hop>();
+            hops.push(
+                hop.map_err(|e| fail(RouteErrorKind::Hop(e.kind), at + e.span.start..at + e.span.end))?,
+            );
+        }
+    }
+    let end = text.trim_end().len();
+    let at_end = |kind| RouteError { kind, span: end..end };
+    let file = file.ok_or_else(|| at_end(RouteErrorKind::Empty))?;
+    let hops = checked_hops(hops).map_err(at_end)?;
+    Ok(Route { file, hops, hash: None })
+}
+
+/// The lines that are neither blank nor comments, without the space around them, each with the place of its first byte.
+fn meaningful_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut next = 0;
+    text.split('\n').filter_map(move |line| {
+        let start = next;
+        next += line.len() + 1;
+        let lead = line.len() - line.trim_start().len();
+        let line = line.trim();
+        (!line.is_empty() && !line.starts_with('#')).then_some((start + lead, line))
+    })
+}
+
+fn parse_json(text: &str) -> Result<Route, RouteError> {
+    serde_json::from_str::<JsonRoute>(text).map(|json| json.0).map_err(|e| {
+        let at = offset_of(text, e.line(), e.column());
+        // The reader adds the place in its own words; the place is the span's business.
+        let message = e.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default();
+        RouteError { kind: RouteErrorKind::Json(String::from(message)), span: at..(at + 1).min(text.len()) }
+    })
+}
+
+/// Which byte of `text` stands at `line` and `column`, as serde_json counts them: both from 1, columns in bytes.
+fn offset_of(text: &str, line: usize, column: usize) -> usize {
+    let before: usize = text.split('\n').take(line.saturating_sub(1)).map(|line| line.len() + 1).sum();
+    let mut at = (before + column.saturating_sub(1)).min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// Reads the JSON form. Written by hand so that each error is raised while the reader stands where it is wrong.
+struct JsonRoute(Route);
+
+impl<'de> Deserialize<'de> for JsonRoute {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(JsonRouteVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum RouteField {
+    File,
+    Hops,
+    Hash,
+}
+
+struct JsonRouteVisitor;
+
+impl<'de> Visitor<'de> for JsonRouteVisitor {
+    type Value = JsonRoute;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a route: {\"file\": …, \"hops\": [{\"host\": …, \"port\": …}]}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonRoute, A::Error> {
+        let (mut file, mut hops, mut hash) = (None, None, None);
+        while let Some(field) = map.next_key()? {
+            match field {
+                RouteField::File => {
+                    let name = map.next_value::<String>()?;
+                    file = Some(file_name(&name).map_err(de::Error::custom)?);
+                }
+                RouteField::Hops => {
+                    let list = map.next_value::<Vec<JsonHop>>()?.into_iter().map(|hop| hop.0).collect();
+                    hops = Some(checked_hops(list).map_err(de::Error::custom)?);
+                }
+                RouteField::Hash => hash = Some(map.next_value::<FileHash>()?),
+            }
+        }
+        let file = file.ok_or_else(|| de::Error::missing_field("file"))?;
+        let hops = hops.ok_or_else(|| de::Error::missing_field("hops"))?;
+        Ok(JsonRoute(Route { file, hops, hash }))
+    }
+}
+
+/// A hop as an object, or as a text in any form that a line may have.
+struct JsonHop(Hop);
+
+impl<'de> Deserialize<'de> for JsonHop {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JsonHopVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum HopField {
+    Host,
+    Port,
+}
+
+struct JsonHopVisitor;
+
+impl<'de> Visitor<'de> for JsonHopVisitor {
+    type Value = JsonHop;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a hop: {\"host\": …, \"port\": …} or \"host:port\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<JsonHop, E> {
+        text.parse().map(JsonHop).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonHop, A::Error> {
+        let (mut host, mut port) = (None, None);
+        while let Some(field) = map.next_key()? {
+            match field {
+                HopField::Host => {
+                    let name = map.next_value::<String>()?;
+                    host = Some(crate::address::Host::try_from(name).map_err(de::Error::custom)?);
+                }
+                HopField::Port => {
+                    let number = map.next_value::<u64>()?;
+                    let number = u16::try_from(number).ok().and_then(core::num::NonZeroU16::new);
+                    port = Some(number.ok_or_else(|| de::Error::custom(HopErrorKind::BadPort))?);
+                }
+            }
+        }
+        let host = host.ok_or_else(|| de::Error::missing_field("host"))?;
+        let port = port.ok_or_else(|| de::Error::missing_field("port"))?;
+        Ok(JsonHop(Hop { host, port }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    fn good(source: &str, file: &str, hops: &[&str]) {
+        let route = Route::parse(source.as_bytes()).unwrap_or_else(|e| panic!("{source:?}: {e}"));
+        assert_eq!(route.file().as_str(), file, "{source:?}");
+        let got: Vec<String> = route.hops().iter().map(ToString::to_string).collect();
+        assert_eq!(got, hops, "{source:?}");
+    }
+
+    /// Checks that `source` is refused at `line:column`, with a message that contains `message`.
+    fn bad(source: impl AsRef<[u8]>, place: (usize, usize), message: &str) {
+        let source = source.as_ref();
+        let error = Route::parse(source).expect_err(message);
+        let shown = String::from_utf8_lossy(&source[..source.len().min(80)]);
+        assert_eq!(error.line_and_column(source), place, "{shown:?}: {error}");
+        assert!(error.to_string().contains(message), "{shown:?}: {error}");
+    }
+
+    #[test]
+    fn text_routes() {
+        let hops = ["pchost1:12000", "pchost2:11000"];
+        good("myfile\npchost1 12000\npchost2 11000\n", "myfile", &hops);
+        good("myfile\r\npchost1 12000\r\npchost2 11000\r\n", "myfile", &hops);
+        good("\u{feff}myfile\npchost1 12000\npchost2 11000", "myfile", &hops);
+        good("# a comment\n\n my file \n # b\n\tpchost1:12000\n\n tcp://pchost2:11000 \n#", "my file", &hops);
+        good("./#1 {a}\nh 1\n", "#1 {a}", &["h:1"]);
+        good("./{x\nh 1\n", "{x", &["h:1"]);
+        good("a\n[::1]:1\n[::1]:1\n", "a", &["[::1]:1", "[::1]:1"]);
+    }
+
+    #[test]
+    fn json_routes() {
+        let hops = ["pchost1:12000", "[::1]:11000"];
+        let json = r#"{"file": "my file", "hops": [{"host": "pchost1", "port": 12000}, {"host": "::1", "port": 11000}]}"#;
+        good(json, "my file", &hops);
+        good(&format!("\u{feff}\n {json}\n"), "my file", &hops);
+        good(r#"{"hops": ["pchost1 12000", "[::1]:11000"], "file": "my file"}"#, "my file", &hops);
+        let hash = FileHash::of_chunks(&[]);
+        let with_hash = format!(r#"{{"file": "a", "hops": ["h:1"], "hash": "{hash}"}}"#);
+        assert_eq!(Route::parse(with_hash.as_bytes()).expect("a route").hash(), Some(hash));
+        let again = serde_json::to_vec(&Route::parse(json.as_bytes()).expect("a route")).expect("JSON");
+        good(core::str::from_utf8(&again).expect("text"), "my file", &hops);
+    }
+
+    #[test]
+    fn bad_text_routes() {
+        bad("", (1, 1), "the route is empty");
+        bad("\n# only\n", (2, 7), "the route is empty");
+        bad("myfile\n", (1, 7), "no hop");
+        bad("./\nh 1", (1, 1), "name is empty");
+        bad("myfile\npchost1\n", (2, 8), "port is missing");
+        bad("myfile\npchost1 12x\n", (2, 9), "this is no port");
+        bad("myfile\n  pchost1 70000\n", (2, 11), "this is no port");
+        bad("myfile\nok 1\nhttp://pchost 1\n", (3, 1), "only tcp://");
+        bad("myfile\r\npchost1 1 # first\r\n", (2, 11), "something follows the port");
+        bad("\u{feff}myfile\nbäd 1\n", (2, 1), "a host has only");
+        bad(b"my\nh 1\nh\xff 1\n", (3, 2), "not UTF-8");
+        bad(format!("f\n{}", "h 1\n".repeat(65)), (66, 1), "more than 64 hops");
+        bad("x".repeat(4097), (1, 1), "longer than 4096");
+        bad(format!("f\n{} 1", "x".repeat(5000)), (2, 1), "line is longer");
+        bad(format!("f\n{} 1", "x".repeat(254)), (2, 1), "host is longer");
+        bad("x\n".repeat(600_000), (1, 1), "1024 KiB");
+    }
+
+    #[test]
+    fn bad_json_routes() {
+        bad("{", (1, 1), "EOF");
+        bad(r#"{"file": "a"}"#, (1, 13), "missing field `hops`");
+        bad("{\"file\": \"a\",\n \"hops\": []}", (2, 12), "no hop");
+        bad("{\"file\": \"\",\n \"hops\": []}", (1, 11), "name is empty");
+        bad("{\"file\": \"a\",\n \"hops\": [{\"host\": \"h\", \"port\": 0}]}", (2, 34), "this is no port");
+        bad("{\"file\": \"a\",\n \"hops\": [{\"host\": \"h\"}]}", (2, 23), "missing field `port`");
+        bad("{\"file\": \"a\",\n \"hops\": [\"h\"]}", (2, 13), "port is missing");
+        bad(r#"{"file": "a", "hop": []}"#, (1, 19), "unknown field `hop`");
+        bad(r#"{"file": "a", "hops": ["h:1"]} x"#, (1, 32), "trailing");
+        let many = format!(r#"{{"file": "a", "hops": [{}"h:1"]}}"#, r#""h:1","#.repeat(64));
+        assert!(Route::parse(many.as_bytes()).expect_err("too many").to_string().contains("more than 64"));
+    }
+}
