@@ -5,7 +5,7 @@
     tools/make-samples.py --check   write nothing; fail if a file is not what this script makes
 
 Only the standard library is used, and every value is computed from constants, so that the same
-files come out everywhere. The picture is compared by its pixels, because releases of zlib may
+files come out everywhere. Pictures are compared by their pixels, because releases of zlib may
 pack the same pixels differently.
 """
 
@@ -23,7 +23,7 @@ WWW = Path(__file__).resolve().parent.parent / "www"
 BINARY_SIZE = 3 * 1024 * 1024 + 12_345
 
 # The parts of the page and the list itself are not samples.
-NOT_LISTED = {"B3SUMS", "index.html", "test.html", "style.css", "icon.svg"}
+NOT_LISTED = {"B3SUMS", "index.html", "test.html", "style.css", "icon.svg", "favicon.ico"}
 
 
 def binary() -> bytes:
@@ -49,6 +49,9 @@ def readings() -> bytes:
 
 PICTURE_WIDTH, PICTURE_HEIGHT = 640, 240
 
+# Where the picture begins in an ICO file that has only one.
+ICON_START = 22
+
 
 def picture_rows() -> bytes:
     """A chain of five links as rows of RGB pixels, each row behind the filter byte that PNG wants."""
@@ -61,8 +64,9 @@ def picture_rows() -> bytes:
             pixel = background
             # A link that is seen from its edge is thin and lies over its flat neighbours.
             for (cx, cy), flat in sorted(links, key=lambda link: not link[1]):
-                distance = link_distance(x - cx, y - cy, flat)
-                fell = link_distance(x - cx - 5, y - cy - 9, flat)
+                distance = flat_link(x - cx, y - cy, 46, 38, 11) if flat else bar(x - cx, y - cy, 74, 11)
+                fallen = (x - cx - 5, y - cy - 9)
+                fell = flat_link(*fallen, 46, 38, 11) if flat else bar(*fallen, 74, 11)
                 pixel = blend(pixel, shade, coverage(fell))
                 tone = 0.5 - 0.5 * max(-1.0, min(1.0, (y - cy) / 46))
                 colour = tuple(round(low + (high - low) * tone) for low, high in ((8, 42), (70, 132), (98, 160)))
@@ -71,12 +75,29 @@ def picture_rows() -> bytes:
     return bytes(rows)
 
 
-def link_distance(dx: float, dy: float, flat: bool) -> float:
-    """How many pixels a point is outside (or, below zero, inside) one link of the chain."""
-    if flat:
-        half, radius, thickness = 46, 38, 11
-        return abs(math.hypot(dx - max(-half, min(half, dx)), dy) - radius) - thickness
-    half, thickness = 74, 11
+def icon_rows() -> bytes:
+    """The drawing of icon.svg as rows of 32 RGBA pixels, for browsers that ask for /favicon.ico on their own."""
+    near, far = (11, 92, 122), (85, 112, 124)
+    rows = bytearray()
+    for y in range(32):
+        rows.append(0)
+        for x in range(32):
+            dx, dy = x + 0.5 - 16, y + 0.5 - 16
+            behind = coverage(min(flat_link(dx - 6.5, dy, 0.5, 6, 2), bar(dx, dy, 3, 2)))
+            before = coverage(flat_link(dx + 5.5, dy, 1.5, 6, 2))
+            opaque = before + behind * (1 - before)
+            rows.extend(blend(far, near, before / opaque if opaque > 0 else 0))
+            rows.append(round(255 * opaque))
+    return bytes(rows)
+
+
+def flat_link(dx: float, dy: float, half: float, radius: float, thickness: float) -> float:
+    """How many pixels a point is outside (or, below zero, inside) a link that is seen from its flat side."""
+    return abs(bar(dx, dy, half, radius)) - thickness
+
+
+def bar(dx: float, dy: float, half: float, thickness: float) -> float:
+    """The same for a bar with round ends, which is a link that is seen from its edge."""
     return math.hypot(dx - max(-half, min(half, dx)), dy) - thickness
 
 
@@ -89,8 +110,22 @@ def blend(under: tuple, over: tuple, share: float) -> tuple:
 
 
 def picture() -> bytes:
-    header = struct.pack(">IIBBBBB", PICTURE_WIDTH, PICTURE_HEIGHT, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(picture_rows(), 9)), (b"IEND", b""))
+    return png(PICTURE_WIDTH, PICTURE_HEIGHT, 2, picture_rows())
+
+
+def icon() -> bytes:
+    """An ICO file with one picture, which may be a PNG."""
+    image = icon_png()
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 32, 32, 0, 0, 1, 32, len(image), ICON_START) + image
+
+
+def icon_png() -> bytes:
+    return png(32, 32, 6, icon_rows())
+
+
+def png(width: int, height: int, colour_type: int, rows: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, body) for kind, body in chunks)
 
 
@@ -98,7 +133,11 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def same_picture(png: bytes) -> bool:
+def same_pixels(path: Path, start: int, rows: bytes) -> bool:
+    """Whether the PNG that starts at a place in a file holds these rows."""
+    if not path.exists():
+        return False
+    png = path.read_bytes()[start:]
     packed, at = b"", 8
     while at + 12 <= len(png):
         (length,) = struct.unpack_from(">I", png, at)
@@ -106,7 +145,7 @@ def same_picture(png: bytes) -> bool:
             packed += png[at + 8 : at + 8 + length]
         at += 12 + length
     try:
-        return zlib.decompress(packed) == picture_rows()
+        return zlib.decompress(packed) == rows
     except zlib.error:
         return False
 
@@ -121,8 +160,10 @@ def make() -> None:
     (WWW / "sample.bin").write_bytes(binary())
     (WWW / "station").mkdir(exist_ok=True)
     (WWW / "station" / "readings.csv").write_bytes(readings())
-    if not (WWW / "chain.png").exists() or not same_picture((WWW / "chain.png").read_bytes()):
+    if not same_pixels(WWW / "chain.png", 0, picture_rows()):
         (WWW / "chain.png").write_bytes(picture())
+    if not same_pixels(WWW / "favicon.ico", ICON_START, icon_rows()):
+        (WWW / "favicon.ico").write_bytes(icon())
     sums = subprocess.run(["b3sum", "--", *listed()], cwd=WWW, stdout=subprocess.PIPE, check=True)
     (WWW / "B3SUMS").write_bytes(sums.stdout)
 
@@ -133,8 +174,10 @@ def check() -> list[str]:
         faults.append("sample.bin is not what binary() makes")
     if (WWW / "station" / "readings.csv").read_bytes() != readings():
         faults.append("station/readings.csv is not what readings() makes")
-    if not same_picture((WWW / "chain.png").read_bytes()):
+    if not same_pixels(WWW / "chain.png", 0, picture_rows()):
         faults.append("chain.png does not hold the pixels that picture_rows() makes")
+    if not same_pixels(WWW / "favicon.ico", ICON_START, icon_rows()):
+        faults.append("favicon.ico does not hold the pixels that icon_rows() makes")
     names = [line.split("  ", 1)[1] for line in (WWW / "B3SUMS").read_text().splitlines()]
     if names != listed():
         faults.append(f"B3SUMS lists {names}, but the samples are {listed()}")
