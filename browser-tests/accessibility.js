@@ -18,8 +18,9 @@ if (!document.title.trim()) fault("2.4.2", document.documentElement, "no title")
 const viewport = document.querySelector("meta[name=viewport]")?.content ?? "";
 if (!viewport.includes("width=device-width")) fault("1.4.10", document.head, "no viewport for small screens");
 if (/user-scalable=no|maximum-scale/.test(viewport)) fault("1.4.4", document.head, "zooming is forbidden");
-if (document.documentElement.scrollWidth > innerWidth) {
-  fault("1.4.10", document.documentElement, `${document.documentElement.scrollWidth} wide on ${innerWidth}`);
+// A phone zooms out until a page that is too wide fits its window, but its screen stays what it is.
+if (document.documentElement.scrollWidth > screen.width) {
+  fault("1.4.10", document.documentElement, `${document.documentElement.scrollWidth} wide on ${screen.width}`);
 }
 
 // Structure.

@@ -227,9 +227,8 @@ class Browser:
 
     def screen(self, width: int, height: int, dark: bool = False):
         """Makes the page believe in a screen of this size and in a colour preference."""
-        self.devtools(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
+        size = {"width": width, "height": height, "screenWidth": width, "screenHeight": height}
+        self.devtools("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=width < 600)
         scheme = "dark" if dark else "light"
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
