@@ -1,4 +1,5 @@
 //! (being laid out)
 
+pub mod http;
 mod platform;
 pub mod root;

@@ -5,3 +5,5 @@
 
 pub(crate) mod beneath;
 pub(crate) mod failure;
+pub(crate) mod lock;
+pub(crate) mod positioned;

@@ -1,0 +1,264 @@
+//! One stored response: its head, its rules, where its body is, and the JSON record that outlives the process.
+
+use super::key::Key;
+use super::policy::{Rules, Times};
+use super::store::{LONGEST_RECORD, SMALL_BODY};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// What is known of a response besides its body.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The key's text.
+    pub key: String,
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, without those that belong to one connection.
+    pub fields: HeaderMap,
+    /// The request fields that chose it.
+    pub selecting: Vec<(HeaderName, Option<String>)>,
+    /// Whether the request carried an `Authorization`.
+    pub authorized: bool,
+    /// When it was fetched or last confirmed.
+    pub times: Times,
+    /// What may be done with it.
+    pub rules: Rules,
+    /// The body's length in bytes.
+    pub length: u64,
+}
+
+/// A whole stored response.
+#[derive(Debug)]
+pub struct Entry {
+    number: u64,
+    head: Head,
+    hash: blake3::Hash,
+    record_size: u64,
+    body: Stored,
+}
+
+#[derive(Debug, Clone)]
+enum Stored {
+    Memory(Bytes),
+    File(Arc<File>),
+}
+
+/// The text of a metadata file.
+#[derive(Debug)]
+pub struct Record {
+    text: Vec<u8>,
+    told: Told,
+}
+
+/// Header values are bytes; they are written as the characters U+0000 to U+00FF of the same numbers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Told {
+    key: String,
+    status: u16,
+    fields: Vec<(String, String)>,
+    selecting: Vec<(String, Option<String>)>,
+    authorized: bool,
+    sent_ms: u64,
+    received_ms: u64,
+    length: u64,
+    blake3: String,
+}
+
+impl Head {
+    /// The rules for a response, with what they were made of.
+    pub fn new(key: &Key, request: &HeaderMap, status: StatusCode, fields: HeaderMap, times: Times) -> Self {
+        Self {
+            key: key.text().to_owned(),
+            rules: Rules::new(request, status, &fields, times),
+            selecting: super::policy::selecting_fields(request, &fields),
+            authorized: request.contains_key(http::header::AUTHORIZATION),
+            status,
+            fields,
+            times,
+            length: 0,
+        }
+    }
+}
+
+impl Entry {
+    /// An entry whose body was written just now.
+    pub fn new(
+        number: u64,
+        head: Head,
+        hash: blake3::Hash,
+        record_size: u64,
+        small: Option<Bytes>,
+        file: Arc<File>,
+    ) -> Self {
+        let body = small.map_or(Stored::File(file), Stored::Memory);
+        Self { number, head, hash, record_size, body }
+    }
+
+    /// An entry from the disk, if its body is what the record tells and the key is the one looked for.
+    pub fn whole(number: u64, record: &Record, record_size: u64, file: File, key: &Key) -> io::Result<Self> {
+        let (head, hash) = record.told.read()?;
+        if head.key != key.text() {
+            return Err(broken("it belongs to another key"));
+        }
+        if file.metadata()?.len() != head.length {
+            return Err(broken("its body has another length than was noted"));
+        }
+        let body = if head.length <= SMALL_BODY {
+            let mut bytes = Vec::new();
+            file.take(SMALL_BODY + 1).read_to_end(&mut bytes)?;
+            if blake3::hash(&bytes) != hash {
+                return Err(broken("its body has another hash than was noted"));
+            }
+            Stored::Memory(bytes.into())
+        } else {
+            Stored::File(Arc::new(file))
+        };
+        Ok(Self { number, head, hash, record_size, body })
+    }
+
+    /// The same body under a new head.
+    pub fn with_head(&self, head: Head, record_size: u64) -> Self {
+        let head = Head { length: self.head.length, ..head };
+        Self { number: self.number, head, hash: self.hash, record_size, body: self.body.clone() }
+    }
+
+    /// Its number in the store.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// All but the body.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The body's BLAKE3 hash.
+    pub fn hash(&self) -> blake3::Hash {
+        self.hash
+    }
+
+    /// How large its record is.
+    pub fn record_size(&self) -> u64 {
+        self.record_size
+    }
+
+    /// The whole body, where it is in memory.
+    pub fn in_memory(&self) -> Option<&Bytes> {
+        match &self.body {
+            Stored::Memory(bytes) => Some(bytes),
+            Stored::File(_) => None,
+        }
+    }
+
+    /// The body's file, where it is not in memory. It stays readable after the entry was evicted.
+    pub fn open_file(&self) -> Option<&Arc<File>> {
+        match &self.body {
+            Stored::Memory(_) => None,
+            Stored::File(file) => Some(file),
+        }
+    }
+}
+
+impl Record {
+    /// The record of a response with this body hash.
+    pub fn new(head: &Head, hash: blake3::Hash) -> Self {
+        let told = Told {
+            key: head.key.clone(),
+            status: head.status.as_u16(),
+            fields: head.fields.iter().map(|(name, value)| (name.to_string(), characters(value))).collect(),
+            selecting: head.selecting.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+            authorized: head.authorized,
+            sent_ms: milliseconds(head.times.sent),
+            received_ms: milliseconds(head.times.received),
+            length: head.length,
+            blake3: hash.to_string(),
+        };
+        // Texts and numbers only: there is nothing in it that JSON could refuse.
+        let text = serde_json::to_vec(&told).unwrap_or_default();
+        Self { text, told }
+    }
+
+    /// Reads a record; one that was cut short is an error.
+    pub fn parse(text: &[u8]) -> io::Result<Self> {
+        if text.len() as u64 > LONGEST_RECORD {
+            return Err(broken("its record is too long"));
+        }
+        let told = serde_json::from_slice(text).map_err(|_| broken("its record cannot be read"))?;
+        Ok(Self { text: text.to_vec(), told })
+    }
+
+    /// What the file holds.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Its length in bytes.
+    pub fn size(&self) -> u64 {
+        self.text.len() as u64
+    }
+}
+
+impl Told {
+    fn read(&self) -> io::Result<(Head, blake3::Hash)> {
+        let unreadable = || broken("its record cannot be read");
+        let mut fields = HeaderMap::with_capacity(self.fields.len());
+        for (name, value) in &self.fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unreadable())?;
+            fields.append(name, value_of(value).ok_or_else(unreadable)?);
+        }
+        let mut selecting = Vec::with_capacity(self.selecting.len());
+        for (name, value) in &self.selecting {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unreadable())?;
+            selecting.push((name, value.clone()));
+        }
+        let status = StatusCode::from_u16(self.status).map_err(|_| unreadable())?;
+        let times = Times { sent: moment(self.sent_ms), received: moment(self.received_ms) };
+        let mut request = HeaderMap::new();
+        if self.authorized {
+            request.insert(http::header::AUTHORIZATION, HeaderValue::from_static("-"));
+        }
+        let head = Head {
+            key: self.key.clone(),
+            status,
+            rules: Rules::new(&request, status, &fields, times),
+            fields,
+            selecting,
+            authorized: self.authorized,
+            times,
+            length: self.length,
+        };
+        let hash = blake3::Hash::from_hex(&self.blake3).map_err(|_| unreadable())?;
+        Ok((head, hash))
+    }
+}
+
+fn broken(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+fn characters(value: &HeaderValue) -> String {
+    value.as_bytes().iter().map(|byte| char::from(*byte)).collect()
+}
+
+fn value_of(characters: &str) -> Option<HeaderValue> {
+    let bytes: Option<Vec<u8>> =
+        characters.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect();
+    HeaderValue::from_bytes(&bytes?).ok()
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Times beyond the year 9999 are no times that this program wrote.
+fn moment(milliseconds: u64) -> SystemTime {
+    let latest = 253_402_300_799_000;
+    SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds.min(latest))
+}

@@ -1,0 +1,504 @@
+//! One fetch from the origin that many clients may wait for: it asks, decides whether the answer may be shared, and writes
+//! it into the store while it arrives.
+//!
+//! It runs as a task of its own, so it goes on when the client that caused it leaves. A body that does not arrive whole is
+//! thrown away.
+
+use super::bypass::Asked;
+use super::directives::members;
+use super::entry::{Entry, Head};
+use super::growing::{End, Follower, Growing};
+use super::key::Key;
+use super::policy::{Times, selects};
+use super::store::Growth;
+use super::{Body, Cache, Fetch, FetchError};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, TRANSFER_ENCODING,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Empty};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{oneshot, watch};
+
+/// How many bytes are gathered for one write, as long as they are there without waiting.
+const BATCH: usize = 512 * 1024;
+
+/// A fetch on its way.
+#[derive(Debug)]
+pub struct Fill {
+    /// What is fetched.
+    pub key: Key,
+    stage: watch::Sender<Stage>,
+    invalid: AtomicBool,
+}
+
+/// How far a fetch is, for those who wait for it.
+#[derive(Debug, Clone)]
+pub enum Stage {
+    /// The origin has not answered yet.
+    Asking,
+    /// The answer arrives and may be shared.
+    Growing(Arc<Growing>),
+    /// The stored response is still good.
+    Updated(Arc<Entry>),
+    /// The origin failed and the stored response stands in.
+    StandIn(Arc<Entry>),
+    /// The answer is for the one who asked.
+    NotShared,
+    /// There is no answer.
+    Failed(FetchError),
+}
+
+/// What the client that caused the fetch gets.
+#[derive(Debug)]
+pub enum Lead {
+    /// A growing response, and its place in it.
+    Follow(Arc<Growing>, Follower),
+    /// The stored response is still good.
+    Updated(Arc<Entry>),
+    /// The stored response, because the origin failed (with this status, if it answered).
+    StandIn(Arc<Entry>, Option<u16>),
+    /// An answer that is not kept.
+    Own(Response<Body>),
+    /// No answer.
+    Failed(FetchError),
+}
+
+/// What a request that must be fetched does.
+pub enum Place {
+    /// Fetch.
+    Lead(Arc<Fill>),
+    /// Wait for a fetch that runs.
+    Wait(Arc<Fill>),
+    /// See what another has stored meanwhile.
+    LookAgain,
+}
+
+/// The task's hold on its fill: however it ends, nobody waits for it afterwards.
+struct Registration {
+    cache: Arc<Cache>,
+    fill: Arc<Fill>,
+}
+
+struct Task<F> {
+    registration: Registration,
+    asked: Parts,
+    stored: Option<Arc<Entry>>,
+    fetch: F,
+}
+
+impl Fill {
+    /// A fetch that has not begun.
+    pub fn new(key: Key) -> Self {
+        Self { key, stage: watch::Sender::new(Stage::Asking), invalid: AtomicBool::new(false) }
+    }
+
+    /// Begins to fetch; `stored` is what may be confirmed or stand in.
+    pub fn start<F: Fetch>(
+        self: &Arc<Self>,
+        cache: &Arc<Cache>,
+        asked: &Asked,
+        stored: Option<Arc<Entry>>,
+        fetch: F,
+    ) -> oneshot::Receiver<Lead> {
+        let (lead, receiver) = oneshot::channel();
+        let registration = Registration { cache: Arc::clone(cache), fill: Arc::clone(self) };
+        let task = Task { registration, asked: asked.parts.clone(), stored, fetch };
+        tokio::spawn(task.run(lead));
+        receiver
+    }
+
+    /// How far it is now.
+    pub fn stage(&self) -> watch::Ref<'_, Stage> {
+        self.stage.borrow()
+    }
+
+    /// Waits until it is known what comes of it.
+    pub async fn settled(&self) -> Stage {
+        let mut stage = self.stage.subscribe();
+        let settled = stage.wait_for(|stage| !matches!(stage, Stage::Asking)).await;
+        settled.map_or(Stage::NotShared, |stage| stage.clone())
+    }
+
+    /// How much has arrived, if it answers requests with these fields.
+    pub fn arrived_for(&self, request: &HeaderMap) -> Option<u64> {
+        match &*self.stage() {
+            Stage::Growing(growing) if selects(&growing.head().selecting, request) => Some(growing.arrived()),
+            _ => None,
+        }
+    }
+
+    /// What arrives is not to be kept.
+    pub fn invalidate(&self) {
+        self.invalid.store(true, Ordering::Release);
+    }
+
+    fn settle(&self, stage: Stage) {
+        self.stage.send_replace(stage);
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.fill.stage.send_if_modified(|stage| {
+            let left_open = matches!(stage, Stage::Asking);
+            if left_open {
+                *stage = Stage::NotShared;
+            }
+            left_open
+        });
+        let mut fills = self.cache.fills();
+        if let Some(running) = fills.get_mut(&self.fill.key.id()) {
+            running.retain(|fill| !Arc::ptr_eq(fill, &self.fill));
+            if running.is_empty() {
+                fills.remove(&self.fill.key.id());
+            }
+        }
+    }
+}
+
+impl<F: Fetch> Task<F> {
+    async fn run(mut self, lead: oneshot::Sender<Lead>) {
+        let sent = self.cache().clock.now();
+        let answer = self.fetch.fetch(self.request(), no_body()).await;
+        let times = Times { sent, received: self.cache().clock.now() };
+        match (answer, self.stored.take()) {
+            (Ok(answer), Some(entry)) if answer.status() == StatusCode::NOT_MODIFIED => {
+                self.confirmed(&entry, answer, times, lead).await;
+            }
+            (Ok(answer), Some(entry)) if is_failure(answer.status()) && self.may_stand_in(&entry, times) => {
+                self.stand_in(entry, Some(answer.status().as_u16()), lead);
+            }
+            (Err(error), Some(entry)) if self.may_stand_in(&entry, times) => {
+                tracing::debug!(key = self.fill().key.text(), %error, "a stale response stands in");
+                self.stand_in(entry, None, lead);
+            }
+            (Ok(answer), _) => self.arrived(answer, times, lead).await,
+            (Err(error), _) => {
+                self.fill().settle(Stage::Failed(error.clone()));
+                drop(lead.send(Lead::Failed(error)));
+            }
+        }
+    }
+
+    /// A request for the whole response, on the condition that it is not the stored one.
+    fn request(&self) -> Parts {
+        let mut request = self.asked.clone();
+        request.method = Method::GET;
+        for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE] {
+            request.headers.remove(name);
+        }
+        if let Some(entry) = &self.stored {
+            for (theirs, ours) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
+                if let Some(validator) = entry.head().fields.get(theirs) {
+                    request.headers.insert(ours, validator.clone());
+                }
+            }
+        }
+        request
+    }
+
+    fn may_stand_in(&self, entry: &Entry, times: Times) -> bool {
+        entry.head().rules.may_stand_in(&self.asked.headers, times.received)
+    }
+
+    fn stand_in(&self, entry: Arc<Entry>, status: Option<u16>, lead: oneshot::Sender<Lead>) {
+        self.fill().settle(Stage::StandIn(Arc::clone(&entry)));
+        drop(lead.send(Lead::StandIn(entry, status)));
+    }
+
+    /// RFC 9111 §4.3.4: the stored response gets the fields of the 304.
+    async fn confirmed(
+        self,
+        entry: &Arc<Entry>,
+        answer: Response<Body>,
+        times: Times,
+        lead: oneshot::Sender<Lead>,
+    ) {
+        if !confirms(entry, answer.headers()) {
+            return self.fetch_anew(lead).await;
+        }
+        let head = freshened(entry, &self.fill().key, &self.asked.headers, answer.headers(), times);
+        let (store, key, old) = (Arc::clone(&self.cache().store), self.fill().key.clone(), Arc::clone(entry));
+        let keep = head.rules.is_storable() && !self.fill().invalid.load(Ordering::Acquire);
+        let job = move || {
+            let updated = store.update(&key, &old, head);
+            if !keep {
+                store.remove_entry(&key, old.number());
+            }
+            updated
+        };
+        // Only a runtime that shuts down lets the job fail.
+        let Ok(updated) = tokio::task::spawn_blocking(job).await else { return };
+        self.fill().settle(Stage::Updated(Arc::clone(&updated)));
+        drop(lead.send(Lead::Updated(updated)));
+    }
+
+    /// The origin confirmed something that it was not asked about: the stored response is of no use.
+    async fn fetch_anew(self, lead: oneshot::Sender<Lead>) {
+        let sent = self.cache().clock.now();
+        match self.fetch.fetch(self.request(), no_body()).await {
+            Ok(answer) => {
+                let times = Times { sent, received: self.cache().clock.now() };
+                self.arrived(answer, times, lead).await;
+            }
+            Err(error) => {
+                self.fill().settle(Stage::Failed(error.clone()));
+                drop(lead.send(Lead::Failed(error)));
+            }
+        }
+    }
+
+    async fn arrived(self, answer: Response<Body>, times: Times, lead: oneshot::Sender<Lead>) {
+        let Some((head, length)) = self.storable(&answer, times) else {
+            return self.not_shared(answer, lead);
+        };
+        let store = Arc::clone(&self.cache().store);
+        let begun = tokio::task::spawn_blocking(move || store.begin()).await;
+        let growth = match begun {
+            Ok(Ok(growth)) => growth,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the cache cannot keep a response; it is passed on uncached");
+                return self.not_shared(answer, lead);
+            }
+            Err(_) => return,
+        };
+        let growing = Arc::new(Growing::new(head, length, growth.file()));
+        // The first follower is there before anything can be gone.
+        if let Some(follower) = growing.follow(None) {
+            drop(lead.send(Lead::Follow(Arc::clone(&growing), follower)));
+        }
+        self.fill().settle(Stage::Growing(Arc::clone(&growing)));
+        if let Some(growth) = pump(&growing, growth, answer.into_body()).await {
+            self.keep(&growing, growth).await;
+        }
+    }
+
+    /// The head under which an answer is kept, and its length where it is known.
+    fn storable(&self, answer: &Response<Body>, times: Times) -> Option<(Head, Option<u64>)> {
+        let length = answer.body().size_hint().exact();
+        // What ends with the connection cannot be told from what broke off (RFC 9112 §8).
+        let delimited = length.is_some() || answer.headers().contains_key(TRANSFER_ENCODING);
+        let fits = length.is_none_or(|length| length < self.cache().store.limit());
+        if !delimited || !fits || self.asked.method != Method::GET {
+            return None;
+        }
+        let fields = kept_fields(answer.headers(), times);
+        let head = Head::new(&self.fill().key, &self.asked.headers, answer.status(), fields, times);
+        head.rules.is_storable().then_some((head, length))
+    }
+
+    fn not_shared(self, answer: Response<Body>, lead: oneshot::Sender<Lead>) {
+        self.fill().settle(Stage::NotShared);
+        drop(lead.send(Lead::Own(answer)));
+    }
+
+    async fn keep(&self, growing: &Growing, growth: Growth) {
+        let (fill, head) = (Arc::clone(self.fill()), growing.head().clone());
+        let job = move || {
+            if fill.invalid.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            growth.commit(&fill.key, head).map(drop)
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(job).await {
+            tracing::warn!(%error, "the cache cannot keep a response");
+        }
+        // An unsafe request may have come between the look and the commit.
+        if self.fill().invalid.load(Ordering::Acquire) {
+            let (store, key) = (Arc::clone(&self.cache().store), self.fill().key.clone());
+            drop(tokio::task::spawn_blocking(move || store.remove(&key)).await);
+        }
+    }
+
+    fn cache(&self) -> &Arc<Cache> {
+        &self.registration.cache
+    }
+
+    fn fill(&self) -> &Arc<Fill> {
+        &self.registration.fill
+    }
+}
+
+/// A request body of nothing.
+pub fn no_body() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Whether an answer's validators show that the stored response is not the origin's any more.
+pub fn differs(entry: &Entry, answer: &HeaderMap) -> bool {
+    let told = |name: &HeaderName| answer.get(name).zip(entry.head().fields.get(name));
+    let other_length = answer.get(CONTENT_LENGTH).is_some_and(|length| {
+        length.to_str().ok().and_then(|length| length.parse().ok()) != Some(entry.head().length)
+    });
+    let other = |name| told(&name).is_some_and(|(new, old)| new != old);
+    other(ETAG) || other(LAST_MODIFIED) || other_length
+}
+
+/// Writes the body as it comes; the growth is handed back once it is whole and all in the file.
+async fn pump(growing: &Growing, growth: Growth, mut body: Body) -> Option<Growth> {
+    let mut growth = Some(growth);
+    loop {
+        let batch = match next_batch(&mut body).await {
+            Some(Ok(batch)) => batch,
+            Some(Err(error)) => {
+                tracing::debug!(key = growing.head().key, %error, "a response broke off");
+                growing.ended(End::Broken);
+                return None;
+            }
+            None => break,
+        };
+        growth = match growth {
+            Some(growth) => write(growing, growth, batch).await?,
+            None => {
+                pass(growing, batch).await?;
+                None
+            }
+        };
+    }
+    let whole = growing.length().is_none_or(|length| length == growing.arrived());
+    growing.ended(if whole { End::Whole } else { End::Broken });
+    growth.filter(|_| whole)
+}
+
+/// The outer `None`: nobody needs the rest. The inner: the file takes no more.
+async fn write(growing: &Growing, mut growth: Growth, batch: Vec<Bytes>) -> Option<Option<Growth>> {
+    let length: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
+    let job = tokio::task::spawn_blocking(move || {
+        let written = growth.write(&batch);
+        (growth, written, batch)
+    });
+    let Ok((growth, written, batch)) = job.await else {
+        growing.ended(End::Broken);
+        return None;
+    };
+    match written {
+        Ok(()) => {
+            growing.grown_to(growing.arrived() + length);
+            Some(Some(growth))
+        }
+        Err(error) => {
+            tracing::warn!(key = growing.head().key, %error, "the cache cannot keep a response; it is passed on uncached");
+            drop(tokio::task::spawn_blocking(move || drop(growth)));
+            pass(growing, batch).await?;
+            Some(None)
+        }
+    }
+}
+
+async fn pass(growing: &Growing, batch: Vec<Bytes>) -> Option<()> {
+    for piece in batch {
+        if growing.pass(piece).await.is_err() {
+            growing.ended(End::Broken);
+            return None;
+        }
+    }
+    Some(())
+}
+
+/// Waits for bytes and takes along what else is there already.
+async fn next_batch(body: &mut Body) -> Option<io::Result<Vec<Bytes>>> {
+    let mut batch = Vec::new();
+    let mut length = 0;
+    loop {
+        let frame = if batch.is_empty() {
+            body.frame().await
+        } else {
+            match body.frame().now_or_never() {
+                Some(frame) => frame,
+                None => return Some(Ok(batch)),
+            }
+        };
+        match frame {
+            // Trailers are not kept.
+            Some(Ok(frame)) => {
+                if let Ok(piece) = frame.into_data()
+                    && !piece.is_empty()
+                {
+                    length += piece.len();
+                    batch.push(piece);
+                }
+            }
+            Some(Err(error)) => return Some(Err(error)),
+            None => return if batch.is_empty() { None } else { Some(Ok(batch)) },
+        }
+        if length >= BATCH {
+            return Some(Ok(batch));
+        }
+    }
+}
+
+fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// RFC 9111 §3.1: all but what belongs to the connection.
+fn kept_fields(answer: &HeaderMap, times: Times) -> HeaderMap {
+    let mut fields = answer.clone();
+    for name in members(answer, CONNECTION) {
+        fields.remove(name);
+    }
+    for name in
+        ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
+    {
+        fields.remove(name);
+    }
+    for name in ["proxy-authenticate", "proxy-authentication-info", "proxy-authorization"] {
+        fields.remove(name);
+    }
+    fields.remove(CONTENT_LENGTH);
+    if !fields.contains_key(DATE)
+        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(times.received))
+    {
+        fields.insert(DATE, date);
+    }
+    fields
+}
+
+/// RFC 9111 §4.3.4: a validator in a 304 must be that of the stored response.
+fn confirms(entry: &Entry, answer: &HeaderMap) -> bool {
+    let stored = &entry.head().fields;
+    match (answer.get(ETAG), stored.get(ETAG)) {
+        (Some(new), Some(old)) => opaque(new) == opaque(old),
+        (Some(_), None) => false,
+        (None, _) => match (answer.get(LAST_MODIFIED), stored.get(LAST_MODIFIED)) {
+            (Some(new), Some(old)) => new == old,
+            (Some(_), None) => false,
+            (None, _) => true,
+        },
+    }
+}
+
+fn opaque(tag: &HeaderValue) -> &[u8] {
+    let tag = tag.as_bytes().trim_ascii();
+    tag.strip_prefix(b"W/").unwrap_or(tag)
+}
+
+/// RFC 9111 §3.2: the fields of the 304 replace those of the stored response, but for those that describe the body.
+fn freshened(entry: &Entry, key: &Key, request: &HeaderMap, answer: &HeaderMap, times: Times) -> Head {
+    let mut fields = entry.head().fields.clone();
+    let told = kept_fields(answer, times);
+    let of_the_body = [CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE, CONTENT_LENGTH];
+    // An age that was told once says nothing about the confirmed response.
+    fields.remove(http::header::AGE);
+    for name in told.keys().filter(|name| !of_the_body.contains(name)) {
+        fields.remove(name);
+        for value in told.get_all(name) {
+            fields.append(name, value.clone());
+        }
+    }
+    let mut asked = request.clone();
+    // The rules for storing hang on how the response was asked for, and that was not this request alone.
+    if entry.head().authorized && !asked.contains_key(http::header::AUTHORIZATION) {
+        asked.insert(http::header::AUTHORIZATION, HeaderValue::from_static("-"));
+    }
+    asked.remove(CACHE_CONTROL);
+    Head::new(key, &asked, entry.head().status, fields, times)
+}
