@@ -11,7 +11,7 @@ use super::growing::{End, Follower, Growing};
 use super::key::Key;
 use super::policy::{Times, selects};
 use super::store::Growth;
-use super::{Body, Cache, Fetch, FetchError};
+use super::{Body, BoxError, Cache, Fetch, FetchError};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{
@@ -22,7 +22,6 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{oneshot, watch};
@@ -404,7 +403,7 @@ async fn pass(growing: &Growing, batch: Vec<Bytes>) -> Option<()> {
 }
 
 /// Waits for bytes and takes along what else is there already.
-async fn next_batch(body: &mut Body) -> Option<io::Result<Vec<Bytes>>> {
+async fn next_batch(body: &mut Body) -> Option<Result<Vec<Bytes>, BoxError>> {
     let mut batch = Vec::new();
     let mut length = 0;
     loop {

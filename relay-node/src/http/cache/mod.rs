@@ -34,15 +34,17 @@ use http_body_util::combinators::UnsyncBoxBody;
 use policy::{Verdict, selects};
 use status::{Forward, Told};
 use std::collections::HashMap;
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use store::Store;
 
+/// Whatever ends a body early.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// A body on its way, of an answer or of a request.
-pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How many bytes of small bodies and metadata are held in memory.
 pub const MEMORY: u64 = 64 * 1024 * 1024;
@@ -55,8 +57,9 @@ const MOST_WAITS: usize = 3;
 
 /// Where responses come from.
 pub trait Fetch: Clone + Send + Sync + 'static {
-    /// Sends a request on. The fields are the client's or the cache's own conditions; fields of the connection are not yet
-    /// removed. The answer's body must end with an error if not all of it arrived.
+    /// Sends a request on, with the client's fields, those of its connection included, or the cache's own conditions.
+    /// The answer's fields are as they came, so that the cache sees how the body was delimited; the body must end with an
+    /// error if not all of it arrived.
     fn fetch(
         &self,
         request: Parts,
@@ -68,7 +71,7 @@ pub trait Fetch: Clone + Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct FetchError {
-    /// What the client is told: 502, 504 or another 5xx.
+    /// What the client is told: 502, 504 or another status that means failure.
     pub status: StatusCode,
     /// What happened, where, and what to do.
     pub reason: String,

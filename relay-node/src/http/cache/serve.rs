@@ -1,11 +1,11 @@
 //! Answers a request from a stored or growing response: conditions, ranges, `Age` and `Cache-Status`.
 
-use super::Body;
 use super::directives::members;
 use super::entry::{Entry, Head};
 use super::growing::{Follower, Growing};
 use super::piece::read_piece;
 use super::status::Told;
+use super::{Body, BoxError};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{
@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -234,7 +233,7 @@ fn file_body(file: Arc<File>, range: Range<u64>) -> Body {
         }
         let piece = read_piece(&file, range.start, range.end - range.start).await?;
         if piece.is_empty() {
-            return Err(io::Error::other("the cache's file is shorter than it was"));
+            return Err(BoxError::from("the cache's file is shorter than it was"));
         }
         let rest = range.start + piece.len() as u64..range.end;
         Ok(Some((Frame::<Bytes>::data(piece), (file, rest))))
@@ -244,7 +243,8 @@ fn file_body(file: Arc<File>, range: Range<u64>) -> Body {
 
 fn following_body(follower: Follower) -> Body {
     let pieces = stream::try_unfold(follower, |mut follower| async move {
-        Ok(follower.next().await?.map(|piece| (Frame::<Bytes>::data(piece), follower)))
+        let piece = follower.next().await?;
+        Ok::<_, BoxError>(piece.map(|piece| (Frame::<Bytes>::data(piece), follower)))
     });
     StreamBody::new(pieces).boxed_unsync()
 }

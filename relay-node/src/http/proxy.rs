@@ -1,0 +1,504 @@
+//! The proxy: a request is sent on to the upstream that the operator named, or, as a forward proxy, to where the client
+//! wants and the operator allows, and what comes back is passed on as it comes.
+//!
+//! In order: is it a loop, where does it go, does the cache know the answer, and only then the wire. Bodies are never held
+//! whole, connections are kept for the next request, every wait has a limit, and who is at fault is named in a 502 or 504.
+
+use super::cache::{Asked, Body, BoxError, Cache, Fetch, FetchError, Key};
+use super::proxy_allow::AllowProxy;
+use super::proxy_dial::{DialError, ProxyLimits, Reach, dial};
+use super::proxy_fields::{
+    Loop, MOST_HOPS, add_via, may_go_on, noticed_loop, prepare_request, remove_connection_fields,
+};
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+/// How long an upstream's connection is kept for the next request.
+const KEEP_IDLE: Duration = Duration::from_secs(30);
+
+/// How many idle connections are kept for each upstream.
+const MOST_IDLE: usize = 64;
+
+/// How often a request without content is sent again because a kept connection turned out to be closed.
+const MOST_REPEATS: usize = 2;
+
+/// Where the reverse proxy sends everything: `--upstream http://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    authority: Authority,
+}
+
+/// What is wrong with an `--upstream`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no upstream: {why}; write http://host:port")]
+pub struct BadUpstream {
+    text: String,
+    why: &'static str,
+}
+
+/// What the operator decided about forwarding.
+#[derive(Debug, Clone, Default)]
+pub struct ProxyConfig {
+    /// The reverse proxy's upstream.
+    pub upstream: Option<Upstream>,
+    /// Whether absolute-form requests and CONNECT are taken.
+    pub forward: bool,
+    /// Where those may go.
+    pub allow: Vec<AllowProxy>,
+    /// The limits of every wait.
+    pub limits: ProxyLimits,
+}
+
+/// The proxy of one node.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: ProxyConfig,
+    cache: Option<Arc<Cache>>,
+    pseudonym: String,
+    configured: Client<Connector, Body>,
+    asked: Client<Connector, Body>,
+}
+
+/// Dials for the pool of connections.
+#[derive(Debug, Clone)]
+struct Connector {
+    /// `None`: the operator named the destination.
+    allow: Option<Arc<[AllowProxy]>>,
+    limits: ProxyLimits,
+}
+
+/// One request's way to its upstream.
+#[derive(Debug, Clone)]
+struct Wire {
+    proxy: Proxy,
+    authority: Authority,
+    configured: bool,
+    client: Option<IpAddr>,
+}
+
+impl Proxy {
+    /// A proxy by this configuration, with a cache in front of its upstreams or without one. `process` is random, and
+    /// different in every process, so that the proxy knows its own `Via`.
+    pub fn new(config: ProxyConfig, cache: Option<Arc<Cache>>, process: u64) -> Self {
+        let configured = pool(Connector { allow: None, limits: config.limits });
+        let asked = pool(Connector { allow: Some(config.allow.clone().into()), limits: config.limits });
+        let pseudonym = format!("relay-node-{process:016x}");
+        Self { shared: Arc::new(Shared { config, cache, pseudonym, configured, asked }) }
+    }
+
+    /// What this proxy calls itself in `Via`.
+    pub fn pseudonym(&self) -> &str {
+        &self.shared.pseudonym
+    }
+
+    /// Whether requests for the node's own paths go to an upstream.
+    pub fn is_reverse(&self) -> bool {
+        self.shared.config.upstream.is_some()
+    }
+
+    /// Whether absolute-form requests and CONNECT are taken.
+    pub fn is_forward(&self) -> bool {
+        self.shared.config.forward
+    }
+
+    /// For how long a tunnel may be silent.
+    pub fn tunnel_idle(&self) -> Duration {
+        self.shared.config.limits.tunnel_idle
+    }
+
+    /// Answers a request that is not CONNECT: one with an absolute target as a forward proxy, others for the upstream.
+    pub async fn answer(
+        &self,
+        request: Request<Body>,
+        client: Option<IpAddr>,
+    ) -> Result<Response<Body>, FetchError> {
+        let (mut parts, body) = request.into_parts();
+        // 1. A request that has been here before would go round for ever, and would wait for itself in the cache.
+        self.check_loop(&parts)?;
+        if let Some(answer) = ends_here(&mut parts) {
+            return answer;
+        }
+        // 2. Where it goes.
+        let (authority, configured) = self.destination(&parts)?;
+        let version = parts.version;
+        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        parts.uri = absolute(&authority, path)?;
+        let wire = Wire { proxy: self.clone(), authority, configured, client };
+        // 3. From the cache, or over the wire.
+        let mut answer = match &self.shared.cache {
+            Some(cache) => {
+                let key = Key::new(parts.uri.to_string());
+                cache.answer(Asked { key, parts }, body, wire).await?
+            }
+            None => wire.fetch(parts, body).await?,
+        };
+        // 4. Back, without what was for the upstream's connection.
+        remove_connection_fields(answer.headers_mut());
+        let received = answer.version();
+        add_via(answer.headers_mut(), received, self.pseudonym());
+        *answer.version_mut() = version;
+        Ok(answer)
+    }
+
+    /// Connects to where a CONNECT wants to go, if that is allowed.
+    pub async fn connect(&self, parts: &Parts) -> Result<TcpStream, FetchError> {
+        self.check_loop(parts)?;
+        let authority = parts.uri.authority().ok_or_else(|| bad("CONNECT needs host:port"))?;
+        if !self.is_forward() {
+            return Err(no_forwarding());
+        }
+        let port = authority.port_u16().ok_or_else(|| bad("CONNECT needs host:port"))?;
+        let reach = Reach::Asked(&self.shared.config.allow);
+        dial(plain_host(authority), port, reach, &self.shared.config.limits)
+            .await
+            .map_err(|error| error.to_answer())
+    }
+
+    fn check_loop(&self, parts: &Parts) -> Result<(), FetchError> {
+        let reason = match noticed_loop(&parts.headers, self.pseudonym()) {
+            Loop::None => return Ok(()),
+            Loop::Itself => {
+                "this request has come back to the node that sent it on: its upstream leads to itself"
+                    .to_owned()
+            }
+            Loop::TooManyHops => {
+                format!("this request has come through {MOST_HOPS} proxies already, which looks like a loop")
+            }
+        };
+        tracing::warn!(reason, "a proxy loop");
+        Err(FetchError { status: StatusCode::LOOP_DETECTED, reason })
+    }
+
+    fn destination(&self, parts: &Parts) -> Result<(Authority, bool), FetchError> {
+        match (parts.uri.authority(), &self.shared.config.upstream) {
+            (Some(_), _) if !self.is_forward() => Err(no_forwarding()),
+            (Some(_), _) if parts.uri.scheme() != Some(&Scheme::HTTP) => {
+                Err(bad("only http:// is fetched for you; use CONNECT for anything else"))
+            }
+            (Some(authority), _) => Ok((with_port(authority)?, false)),
+            (None, Some(upstream)) => Ok((upstream.authority.clone(), true)),
+            (None, None) => Err(bad("this node has no upstream")),
+        }
+    }
+}
+
+impl Fetch for Wire {
+    async fn fetch(&self, parts: Parts, body: Body) -> Result<Response<Body>, FetchError> {
+        let shared = &self.proxy.shared;
+        let limits = &shared.config.limits;
+        let mut parts = parts;
+        prepare_request(&mut parts.headers, parts.version, &shared.pseudonym, self.client);
+        parts.version = Version::HTTP_11;
+        parts.headers.insert(HOST, host_field(&self.authority)?);
+        let progress = Arc::new(Mutex::new(Instant::now()));
+        let repeatable =
+            body.is_end_stream() && matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let again = repeatable.then(|| parts.clone());
+        let mut request = Request::from_parts(parts, watched(body, Arc::clone(&progress)));
+        let pool = if self.configured { &shared.configured } else { &shared.asked };
+        for turn in 0.. {
+            match within(pool.request(request), &progress, limits.answer).await {
+                Some(Ok(answer)) => return Ok(answer.map(|body| self.hurried(body))),
+                Some(Err(error)) => match &again {
+                    Some(again) if turn < MOST_REPEATS && was_closed(&error) => {
+                        request = Request::from_parts(again.clone(), nothing());
+                    }
+                    _ => return Err(self.failure(&error)),
+                },
+                None => break,
+            }
+        }
+        Err(self.late("did not begin to answer", limits.answer))
+    }
+}
+
+impl Wire {
+    fn failure(&self, error: &hyper_util::client::legacy::Error) -> FetchError {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        let mut last = error.to_string();
+        while let Some(cause) = source {
+            if let Some(dial) = cause.downcast_ref::<DialError>() {
+                return dial.to_answer();
+            }
+            last = cause.to_string();
+            source = cause.source();
+        }
+        FetchError {
+            status: StatusCode::BAD_GATEWAY,
+            reason: format!("{} broke off: {last}", self.authority),
+        }
+    }
+
+    fn late(&self, what: &str, limit: Duration) -> FetchError {
+        FetchError {
+            status: StatusCode::GATEWAY_TIMEOUT,
+            reason: format!("{} {what} within {} ms", self.authority, limit.as_millis()),
+        }
+    }
+
+    fn hurried(&self, body: hyper::body::Incoming) -> Body {
+        let limit = self.proxy.shared.config.limits.silence;
+        let reason = self.late("sent no more of its answer", limit).reason;
+        Hurried { body, limit, waiting: None, reason }.boxed_unsync()
+    }
+}
+
+impl std::str::FromStr for Upstream {
+    type Err = BadUpstream;
+
+    fn from_str(text: &str) -> Result<Self, BadUpstream> {
+        let bad = |why| BadUpstream { text: text.to_owned(), why };
+        let uri: Uri = text.parse().map_err(|_| bad("it is not a URL"))?;
+        if uri.scheme() != Some(&Scheme::HTTP) {
+            return Err(bad("only http:// is spoken to it"));
+        }
+        let authority = uri.authority().ok_or_else(|| bad("it names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(bad("it holds a user's name"));
+        }
+        if uri.path() != "/" || uri.query().is_some() {
+            return Err(bad("it has a path"));
+        }
+        Ok(Self { authority: with_port(authority).map_err(|_| bad("its port is not one"))? })
+    }
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = DialError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let Self { allow, limits } = self.clone();
+        Box::pin(async move {
+            let (host, port) = (uri.authority().map_or("", plain_host), uri.port_u16().unwrap_or(80));
+            let reach = allow.as_deref().map_or(Reach::Configured, Reach::Asked);
+            dial(host, port, reach, &limits).await.map(TokioIo::new)
+        })
+    }
+}
+
+/// A request body that tells when it moved last.
+struct Watched {
+    body: Body,
+    progress: Arc<Mutex<Instant>>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_ready() {
+            *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body that ends with an error when its upstream falls silent while somebody waits for it.
+struct Hurried {
+    body: hyper::body::Incoming,
+    limit: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+    reason: String,
+}
+
+impl HttpBody for Hurried {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.waiting = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)));
+        }
+        let limit = self.limit;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        match waiting.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(BoxError::from(self.reason.clone())))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn watched(body: Body, progress: Arc<Mutex<Instant>>) -> Body {
+    if body.is_end_stream() { body } else { Watched { body, progress }.boxed_unsync() }
+}
+
+/// Waits as long as the request moves, and `limit` after that.
+async fn within<T>(answer: impl Future<Output = T>, progress: &Mutex<Instant>, limit: Duration) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        let until = *progress.lock().unwrap_or_else(PoisonError::into_inner) + limit;
+        if until <= Instant::now() {
+            return None;
+        }
+        if let Ok(answer) = tokio::time::timeout_at(until, answer.as_mut()).await {
+            return Some(answer);
+        }
+    }
+}
+
+fn pool(connector: Connector) -> Client<Connector, Body> {
+    Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(KEEP_IDLE)
+        .pool_max_idle_per_host(MOST_IDLE)
+        .pool_timer(TokioTimer::new())
+        .build(connector)
+}
+
+/// Whether a kept connection was closed by the other side before any of an answer came.
+fn was_closed(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
+            return !error.is_connect()
+                && (hyper.is_incomplete_message() || hyper.is_canceled() || hyper.is_closed());
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// TRACE would show a client's credentials to scripts, and OPTIONS may be meant for this proxy.
+fn ends_here(parts: &mut Parts) -> Option<Result<Response<Body>, FetchError>> {
+    if parts.method == Method::TRACE {
+        let reason = "this proxy does not answer TRACE".to_owned();
+        return Some(Err(FetchError { status: StatusCode::METHOD_NOT_ALLOWED, reason }));
+    }
+    if may_go_on(&parts.method, &mut parts.headers) {
+        return None;
+    }
+    let mut answer = Response::new(nothing());
+    answer.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    Some(Ok(answer))
+}
+
+/// The authority in one form: without a user's name, in lower case, with its port.
+fn with_port(authority: &Authority) -> Result<Authority, FetchError> {
+    if authority.as_str().contains('@') {
+        return Err(bad("the target holds a user's name"));
+    }
+    let host = authority.host().to_ascii_lowercase();
+    let port = match authority.port() {
+        Some(_) => authority.port_u16().ok_or_else(|| bad("the target's port is not one"))?,
+        None if authority.as_str().ends_with(':') || authority.as_str() == authority.host() => 80,
+        None => return Err(bad("the target's port is not one")),
+    };
+    format!("{host}:{port}").parse().map_err(|_| bad("the target's host is not one"))
+}
+
+fn absolute(authority: &Authority, path: PathAndQuery) -> Result<Uri, FetchError> {
+    let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority.clone()).path_and_query(path).build();
+    uri.map_err(|_| bad("the target is not a URL"))
+}
+
+/// RFC 9110 §7.2: the port is left out where it is the scheme's own.
+fn host_field(authority: &Authority) -> Result<HeaderValue, FetchError> {
+    let text = authority.as_str();
+    HeaderValue::from_str(text.strip_suffix(":80").unwrap_or(text))
+        .map_err(|_| bad("the target's host is not one"))
+}
+
+fn plain_host(authority: &Authority) -> &str {
+    let host = authority.host();
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+fn nothing() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn bad(reason: &str) -> FetchError {
+    FetchError { status: StatusCode::BAD_REQUEST, reason: reason.to_owned() }
+}
+
+fn no_forwarding() -> FetchError {
+    let reason =
+        "this node is no forward proxy; its operator would make it one with --forward-proxy".to_owned();
+    FetchError { status: StatusCode::FORBIDDEN, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_that_are_and_are_not() {
+        for (text, authority) in [
+            ("http://files.lab:8080", "files.lab:8080"),
+            ("http://Files.Lab/", "files.lab:80"),
+            ("http://[::1]:8080", "[::1]:8080"),
+        ] {
+            assert_eq!(text.parse::<Upstream>().unwrap().authority.as_str(), authority, "{text}");
+        }
+        for text in [
+            "files.lab:8080",
+            "https://a",
+            "http://a/x",
+            "http://a/?q",
+            "http://u@a",
+            "http://a:99999",
+            "http://",
+            "",
+        ] {
+            assert!(text.parse::<Upstream>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn authorities_have_one_form() {
+        for (text, expected) in [("A.org", "a.org:80"), ("a.org:8080", "a.org:8080"), ("[::1]", "[::1]:80")] {
+            assert_eq!(with_port(&text.parse().unwrap()).unwrap().as_str(), expected);
+        }
+        assert_eq!(host_field(&"a.org:80".parse().unwrap()).unwrap(), "a.org");
+        assert_eq!(host_field(&"a.org:8080".parse().unwrap()).unwrap(), "a.org:8080");
+    }
+}

@@ -1,0 +1,196 @@
+//! What a proxy takes out of a message's fields and what it adds (RFC 9110 §7.6, RFC 7239).
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA};
+use http::{Method, Version};
+use std::net::IpAddr;
+
+/// Through how many proxies a request may have come.
+pub const MOST_HOPS: usize = 32;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const MAX_FORWARDS: HeaderName = HeaderName::from_static("max-forwards");
+
+/// Fields that are for one connection only, whether or not `Connection` names them.
+const OF_THE_CONNECTION: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Whether, and how, a request came back to the proxy that is to send it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loop {
+    /// It did not.
+    None,
+    /// Its `Via` names this very process.
+    Itself,
+    /// It has come through more than [`MOST_HOPS`] proxies.
+    TooManyHops,
+}
+
+/// Removes what is for one connection only (RFC 9110 §7.6.1).
+pub fn remove_connection_fields(fields: &mut HeaderMap) {
+    let named: Vec<String> = list(fields, &CONNECTION).map(str::to_owned).collect();
+    for name in named {
+        // Naming one of these takes nothing away but sense; who does it means mischief.
+        if !name.eq_ignore_ascii_case("host") && !name.eq_ignore_ascii_case("content-length") {
+            fields.remove(name);
+        }
+    }
+    for name in OF_THE_CONNECTION {
+        fields.remove(name);
+    }
+}
+
+/// Prepares a request's fields for the next server.
+pub fn prepare_request(fields: &mut HeaderMap, version: Version, pseudonym: &str, client: Option<IpAddr>) {
+    remove_connection_fields(fields);
+    // The body's own length is written anew, and the wait for 100 (Continue) is over by now.
+    fields.remove(CONTENT_LENGTH);
+    fields.remove(EXPECT);
+    add_via(fields, version, pseudonym);
+    if let Some(client) = client.map(|client| client.to_canonical()) {
+        append_to_list(fields, X_FORWARDED_FOR, &client.to_string());
+        let node = match client {
+            IpAddr::V4(client) => client.to_string(),
+            IpAddr::V6(client) => format!("\"[{client}]\""),
+        };
+        append_to_list(fields, FORWARDED, &format!("for={node};proto=http"));
+    }
+}
+
+/// Adds this proxy to `Via` (RFC 9110 §7.6.3).
+pub fn add_via(fields: &mut HeaderMap, version: Version, pseudonym: &str) {
+    let version = if version == Version::HTTP_10 { "1.0" } else { "1.1" };
+    append_to_list(fields, VIA, &format!("{version} {pseudonym}"));
+}
+
+/// Whether a request has been here before, or too many times elsewhere.
+pub fn noticed_loop(fields: &HeaderMap, pseudonym: &str) -> Loop {
+    let mut hops = 0;
+    for member in list(fields, &VIA) {
+        hops += 1;
+        if member.split_ascii_whitespace().nth(1).is_some_and(|by| by.eq_ignore_ascii_case(pseudonym)) {
+            return Loop::Itself;
+        }
+    }
+    if hops >= MOST_HOPS { Loop::TooManyHops } else { Loop::None }
+}
+
+/// RFC 9110 §7.6.2: counts `Max-Forwards` down; `false` if the request ends here.
+pub fn may_go_on(method: &Method, fields: &mut HeaderMap) -> bool {
+    if *method != Method::OPTIONS && *method != Method::TRACE {
+        return true;
+    }
+    let left = fields.get(MAX_FORWARDS).and_then(|left| left.to_str().ok()?.trim().parse::<u64>().ok());
+    match left {
+        Some(0) => false,
+        Some(left) => {
+            fields.insert(MAX_FORWARDS, HeaderValue::from(left - 1));
+            true
+        }
+        None => true,
+    }
+}
+
+fn list<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = fields.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|member| !member.is_empty())
+}
+
+/// As one line, so that readers which look at one line only see all of it.
+fn append_to_list(fields: &mut HeaderMap, name: HeaderName, member: &str) {
+    let mut line = Vec::new();
+    for value in fields.get_all(&name) {
+        line.extend_from_slice(value.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    line.extend_from_slice(member.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&line) {
+        fields.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in lines {
+            fields.append(*name, HeaderValue::from_static(value));
+        }
+        fields
+    }
+
+    #[test]
+    fn what_is_for_one_connection_goes_no_further() {
+        let mut fields = fields(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "host, x-other, (bad name)"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("host", "a"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic eA=="),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("accept", "*/*"),
+        ]);
+        remove_connection_fields(&mut fields);
+        let mut left: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "host"]);
+    }
+
+    #[test]
+    fn a_request_says_where_it_came_through() {
+        let mut asked = fields(&[
+            ("via", "1.0 a"),
+            ("via", "1.1 b"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("expect", "100-continue"),
+        ]);
+        prepare_request(&mut asked, Version::HTTP_11, "me", Some("2001:db8::1".parse().unwrap()));
+        assert_eq!(asked["via"], "1.0 a, 1.1 b, 1.1 me");
+        assert_eq!(asked["x-forwarded-for"], "192.0.2.1, 2001:db8::1");
+        assert_eq!(asked["forwarded"], "for=\"[2001:db8::1]\";proto=http");
+        assert!(!asked.contains_key("expect"));
+        let mut asked = HeaderMap::new();
+        prepare_request(&mut asked, Version::HTTP_10, "me", Some("::ffff:192.0.2.7".parse().unwrap()));
+        assert_eq!(asked["via"], "1.0 me");
+        assert_eq!(asked["forwarded"], "for=192.0.2.7;proto=http");
+    }
+
+    #[test]
+    fn loops_are_noticed() {
+        assert_eq!(noticed_loop(&fields(&[("via", "1.1 a, 1.1 mee")]), "me"), Loop::None);
+        assert_eq!(
+            noticed_loop(&fields(&[("via", "1.1 a"), ("via", "1.1 ME (comment)")]), "me"),
+            Loop::Itself
+        );
+        let mut many = HeaderMap::new();
+        for _ in 0..MOST_HOPS {
+            many.append(VIA, HeaderValue::from_static("1.1 x"));
+        }
+        assert_eq!(noticed_loop(&many, "me"), Loop::TooManyHops);
+    }
+
+    #[test]
+    fn max_forwards_counts_down() {
+        let mut asked = fields(&[("max-forwards", "1")]);
+        assert!(may_go_on(&Method::OPTIONS, &mut asked));
+        assert_eq!(asked["max-forwards"], "0");
+        assert!(!may_go_on(&Method::OPTIONS, &mut asked));
+        assert!(may_go_on(&Method::GET, &mut asked));
+    }
+}
