@@ -203,5 +203,10 @@ pub fn decode<M: Message>(frame_type: FrameType, payload: &[u8]) -> Result<M, Fr
     if payload.iter().any(|byte| *byte < 0x20) {
         return Err(FrameError::Control(frame_type));
     }
-    serde_json::from_slice(payload).map_err(|e| FrameError::Payload { frame_type, reason: e.to_string() })
+    let fail = |reason| FrameError::Payload { frame_type, reason };
+    // The derived readers would also take an array of the fields in their order, which is no message.
+    if !payload.trim_ascii_start().starts_with(b"{") {
+        return Err(fail(String::from("it is no JSON object")));
+    }
+    serde_json::from_slice(payload).map_err(|e| fail(e.to_string()))
 }

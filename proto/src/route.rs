@@ -241,6 +241,9 @@ impl<'de> Visitor<'de> for JsonRouteVisitor {
         let (mut file, mut hops, mut hash) = (None, None, None);
         while let Some(field) = map.next_key()? {
             match field {
+                RouteField::File if file.is_some() => return Err(de::Error::duplicate_field("file")),
+                RouteField::Hops if hops.is_some() => return Err(de::Error::duplicate_field("hops")),
+                RouteField::Hash if hash.is_some() => return Err(de::Error::duplicate_field("hash")),
                 RouteField::File => {
                     let name = map.next_value::<String>()?;
                     file = Some(file_name(&name).map_err(de::Error::custom)?);
@@ -291,6 +294,8 @@ impl<'de> Visitor<'de> for JsonHopVisitor {
         let (mut host, mut port) = (None, None);
         while let Some(field) = map.next_key()? {
             match field {
+                HopField::Host if host.is_some() => return Err(de::Error::duplicate_field("host")),
+                HopField::Port if port.is_some() => return Err(de::Error::duplicate_field("port")),
                 HopField::Host => {
                     let name = map.next_value::<String>()?;
                     host = Some(crate::address::Host::try_from(name).map_err(de::Error::custom)?);
