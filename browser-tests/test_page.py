@@ -127,7 +127,7 @@ class Visiting(unittest.TestCase):
         self.assertEqual(browser.console(), [])
         browser.follow("überblick.txt")
         self.assertEqual(browser.url(), node.base + "station/%C3%BCberblick.txt")
-        self.assertIn("letter outside ASCII", browser.text("body"))
+        self.assertIn("Überblick", browser.text("body"), "the text came without its character set")
 
     def test_a_reload_gets_a_304(self):
         for path in ("hello.txt", "index.html"):
