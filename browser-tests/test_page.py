@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -37,6 +38,13 @@ def visit(path: str):
     browser.console()
     browser.answers()
     browser.open(node.base + path)
+    if path == "":
+        wait_for_listing()
+
+
+def wait_for_listing():
+    """Waits until the first page shows what the node offers, after which nothing on it moves any more."""
+    wait_until("the listing", lambda: browser.text("#files-note").startswith("What this node offers now"))
 
 
 def ask(method: str, path: str) -> http.client.HTTPResponse:
@@ -90,6 +98,41 @@ class Opening(unittest.TestCase):
             self.assertEqual(answer.status, 200, href)
             if not href.endswith("/"):
                 self.assertEqual(shown_size(len(answer.body)), size, href)
+
+    def test_the_table_follows_the_node(self):
+        with tempfile.TemporaryDirectory() as place:
+            root = Path(place) / "www"
+            shutil.copytree(WWW, root)
+            (root / "chain.png").unlink()
+            names = ["a <b>&amp;.txt", "100%.txt", "#hash", "co:lon", "quest?ion"]
+            for name in names:
+                (root / name).write_text(name)
+            with Node(root=root) as other:
+                browser.open(other.base)
+                wait_for_listing()
+                shown = browser.script("return [...document.querySelectorAll('#file-rows a')].map((a) => a.textContent)")
+                self.assertEqual(sorted(shown), sorted([
+                    "B3SUMS", "chain.svg", "field notes.txt", "hello.txt", "sample.bin", "station/", *names,
+                ]))
+                self.assertIn("a greeting", browser.text("#file-rows"))
+                for name in names:
+                    saved = browser.script(
+                        "return fetch([...document.links].find((link) => link.text === arguments[0]).href)"
+                        ".then((answer) => answer.text())", name,
+                    )
+                    self.assertEqual(saved, name)
+                self.assertEqual(browser.console(), [])
+
+    def test_without_listings_the_samples_stay(self):
+        with Node("--no-listing") as other:
+            browser.open(other.base)
+            # The request that may change the table is over, and nothing came of it.
+            wait_until("the question for the listing", lambda: any(
+                url.endswith("?format=json")
+                for url in browser.script("return performance.getEntriesByType('resource').map((one) => one.name)")
+            ))
+            self.assertIn("The samples that come with a node", browser.text("#files-note"))
+            self.assertEqual(browser.console(), [])
 
     def test_without_script_the_page_is_whole(self):
         visit("")
