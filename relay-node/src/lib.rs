@@ -1,5 +1,6 @@
 //! (being laid out)
 
 pub mod http;
+pub mod origin;
 mod platform;
 pub mod root;

@@ -58,6 +58,8 @@ pub struct FileMeta {
     pub modified: (i64, u32),
     /// Tells this state of this file from every other.
     pub identity: FileIdentity,
+    /// How many names the file has, so that an unlink can be told from a change; always 1 where the system does not say.
+    pub links: u64,
     /// Whether anybody may execute it. Always false where the system has no such mark.
     pub executable: bool,
 }
@@ -243,6 +245,7 @@ fn meta_of(metadata: &Metadata) -> FileMeta {
             mtime: modified,
             ctime: (metadata.ctime(), nanoseconds(metadata.ctime_nsec())),
         },
+        links: metadata.nlink(),
         executable: metadata.mode() & 0o111 != 0,
     }
 }
@@ -265,6 +268,7 @@ fn meta_of(metadata: &Metadata) -> FileMeta {
             mtime: modified,
             ctime: metadata.created().map_or((0, 0), since_1970),
         },
+        links: 1,
         executable: false,
     }
 }

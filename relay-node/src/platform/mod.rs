@@ -6,4 +6,6 @@
 pub(crate) mod beneath;
 pub(crate) mod failure;
 pub(crate) mod lock;
+pub(crate) mod page_cache;
 pub(crate) mod positioned;
+pub(crate) mod send_file;

@@ -33,6 +33,18 @@ pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result
     std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
 }
 
+/// Fills `buffer` from `offset` on; fewer bytes than that means that the file ends there.
+pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match read_at(file, rest, offset.saturating_add(filled as u64))? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
 /// Writes all of `bytes` at `offset`.
 #[cfg(unix)]
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -51,4 +63,26 @@ pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_up_to;
+    use std::io::Write;
+
+    #[test]
+    fn reads_what_is_there() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let check = |offset, len, expected: &[u8]| {
+            let mut buffer = vec![0; len];
+            let read = read_up_to(&file, &mut buffer, offset).unwrap();
+            assert_eq!(&buffer[..read], expected);
+        };
+        check(0, 4, b"0123");
+        check(8, 4, b"89");
+        check(10, 4, b"");
+        check(1 << 40, 4, b"");
+        check(3, 0, b"");
+    }
 }

@@ -1,0 +1,290 @@
+//! What an answer begins with: the file is found, its conditions are checked, the head is made; of a small file, or of a
+//! listing, the rest of the answer is read, too.
+//!
+//! Everything here may wait for a disk; it runs in the blocking pool. Why a file cannot be had stays in the node's log: a
+//! peer learns only that it is not offered.
+
+use super::Origin;
+use super::source::Source;
+use crate::root::{EntryKind as RootKind, FileMeta, ListEntry, ListPage, ListQuery, RootError, ServedFile};
+use relay_chain::frames::{Frame, ReadError, encode};
+use relay_proto::chunk::{AskedRange, ChunkRange, ChunkState};
+use relay_proto::code::Status;
+use relay_proto::file::{
+    Conditions, EntityTag, Entry, EntryKind, FileFacts, Get, Hashes, Head, List, Page, RequestedName, Size,
+    SizeAndTime, Stat, Timestamp,
+};
+use relay_proto::frame::{FrameError, FrameType, Message};
+use relay_proto::limits::{MAX_PAGE, MAX_PAYLOAD};
+use std::sync::Arc;
+
+/// A body of at most so many bytes goes out in one write with its head and its trailer.
+const SMALL_BODY: u64 = 64 * 1024;
+
+/// What a client may ask for.
+pub(super) enum Request {
+    Get(Get),
+    Hashes(Hashes),
+    Stat(Stat),
+    List(List),
+}
+
+impl Request {
+    pub(super) fn of(frame: &Frame) -> Result<Request, ReadError> {
+        match frame.frame_type {
+            FrameType::Get => frame.decode().map(Request::Get),
+            FrameType::Hashes => frame.decode().map(Request::Hashes),
+            FrameType::Stat => frame.decode().map(Request::Stat),
+            FrameType::List => frame.decode().map(Request::List),
+            got => Err(FrameError::Unexpected { expected: "request", got }.into()),
+        }
+    }
+
+    /// The file, or the prefix, that is asked for.
+    pub(super) fn name(&self) -> &RequestedName {
+        match self {
+            Request::Get(get) => &get.name,
+            Request::Hashes(hashes) => &hashes.name,
+            Request::Stat(stat) => &stat.name,
+            Request::List(list) => &list.prefix,
+        }
+    }
+}
+
+/// An answer whose beginning is ready to be written.
+pub(super) struct Answer {
+    pub(super) status: Status,
+    /// The head's frame, and what of the answer is known already.
+    pub(super) bytes: Vec<u8>,
+    /// What is wrong with the chunk at the end of `bytes`, if anything.
+    pub(super) broken: Option<ChunkState>,
+    pub(super) rest: Rest,
+}
+
+/// What of an answer is still to come.
+pub(super) enum Rest {
+    Nothing,
+    Chunks(Arc<Source>, ChunkRange),
+    Hashes(Arc<Source>, ChunkRange),
+}
+
+impl Answer {
+    /// The answer to a request.
+    pub(super) fn to(request: &Request, origin: &Origin) -> Answer {
+        let answer = match request {
+            Request::Get(get) => to_get(get, origin),
+            Request::Hashes(hashes) => to_hashes(hashes, origin),
+            Request::Stat(stat) => to_stat(stat, origin),
+            Request::List(list) => to_list(list, origin),
+        };
+        answer.unwrap_or_else(|refusal| Answer::head(&refusal))
+    }
+
+    /// An answer that says only that the origin failed, and what the peer may know of it.
+    pub(super) fn failure(status: Status, message: &str) -> Answer {
+        Answer::head(&Head::only(status, message))
+    }
+
+    fn head(head: &Head) -> Answer {
+        Answer { status: head.status, bytes: frame(head), broken: None, rest: Rest::Nothing }
+    }
+}
+
+/// A head or a page as a frame. Both are far from the size that a frame cannot hold; were one not, the peer would get
+/// nothing instead and find that the connection is out of step.
+fn frame<M: Message>(message: &M) -> Vec<u8> {
+    encode(message).unwrap_or_else(|error| {
+        tracing::error!(%error, "an answer cannot be written");
+        Vec::new()
+    })
+}
+
+fn to_get(get: &Get, origin: &Origin) -> Result<Answer, Head> {
+    let Found { source, head, chunks } = find(&get.name, get.range, &get.conditions, origin)?;
+    let mut answer = Answer::head(&head);
+    let (len, mut rest) = (chunks.bytes(source.size()), chunks.first()..chunks.end());
+    match (len, rest.next(), rest.next()) {
+        (1..=SMALL_BODY, Some(chunk), None) => {
+            let loaded = source.load(chunk, 0, source.known(chunk), Vec::new());
+            answer.bytes.extend_from_slice(&loaded.bytes);
+            answer.broken = Some(loaded.state).filter(|state| *state != ChunkState::Good);
+        }
+        _ => answer.rest = Rest::Chunks(Arc::new(source), chunks),
+    }
+    Ok(answer)
+}
+
+fn to_hashes(hashes: &Hashes, origin: &Origin) -> Result<Answer, Head> {
+    let Found { source, head, chunks } = find(&hashes.name, hashes.range, &hashes.conditions, origin)?;
+    Ok(Answer { rest: Rest::Hashes(Arc::new(source), chunks), ..Answer::head(&head) })
+}
+
+fn to_stat(stat: &Stat, origin: &Origin) -> Result<Answer, Head> {
+    let meta = open(&stat.name, origin)?.meta;
+    Ok(Answer::head(&with_facts(Status::OK, facts(&meta)?)))
+}
+
+/// A file with something to send.
+struct Found {
+    source: Source,
+    head: Head,
+    chunks: ChunkRange,
+}
+
+fn find(
+    name: &RequestedName,
+    range: Option<AskedRange>,
+    conditions: &Conditions,
+    origin: &Origin,
+) -> Result<Found, Head> {
+    let served = open(name, origin)?;
+    let facts = facts(&served.meta)?;
+    if let Some(status) = status_instead(conditions, &facts) {
+        return Err(with_facts(status, facts));
+    }
+    let size = facts.size.bytes();
+    let (status, chunks) = match range {
+        None => (Status::OK, Some(ChunkRange::whole(size))),
+        Some(range) => (Status::PARTIAL, range.of(size)),
+    };
+    let Some(chunks) = chunks else {
+        return Err(with_facts(Status::RANGE_NOT_SATISFIABLE, facts));
+    };
+    let head = Head { range: Some(chunks.into()), ..with_facts(status, facts) };
+    Ok(Found { source: Source::new(served, Arc::clone(&origin.index)), head, chunks })
+}
+
+/// What the conditions answer instead of the file, in the order of RFC 9110, section 13.2.2.
+fn status_instead(conditions: &Conditions, facts: &FileFacts) -> Option<Status> {
+    let Conditions { if_match, if_none_match, unless_same } = conditions;
+    let now = SizeAndTime { size: facts.size, modified: facts.modified };
+    if if_match.as_ref().is_some_and(|tag| *tag != facts.entity_tag) {
+        Some(Status::PRECONDITION_FAILED)
+    } else if if_none_match.as_ref() == Some(&facts.entity_tag) || *unless_same == Some(now) {
+        Some(Status::NOT_MODIFIED)
+    } else {
+        None
+    }
+}
+
+fn open(name: &RequestedName, origin: &Origin) -> Result<ServedFile, Head> {
+    origin.root.open_file(name.as_str()).map_err(|error| refusal(&error, name))
+}
+
+/// What a peer is told, and what the log is told.
+fn refusal(error: &RootError, name: &RequestedName) -> Head {
+    match error {
+        RootError::NotFound { reason } => {
+            tracing::info!(%name, %reason, "not offered");
+            Head::only(Status::NOT_FOUND, "the origin offers nothing of this name")
+        }
+        RootError::TooManyFiles => {
+            tracing::warn!(%name, %error, "not answered");
+            Head::only(
+                Status::UNAVAILABLE,
+                "the origin has too many files open at the moment; try again later",
+            )
+        }
+        RootError::Io(_) => {
+            tracing::error!(%name, %error, "not answered");
+            Head::only(Status::INTERNAL, "the origin's document root cannot be read; its log says why")
+        }
+    }
+}
+
+fn with_facts(status: Status, facts: FileFacts) -> Head {
+    Head { file: Some(facts), ..Head::only(status, "") }
+}
+
+fn facts(meta: &FileMeta) -> Result<FileFacts, Head> {
+    let size = Size::try_from(meta.size);
+    let entity_tag = EntityTag::try_from(meta.entity_tag());
+    match (size, entity_tag) {
+        (Ok(size), Ok(entity_tag)) => Ok(FileFacts {
+            size,
+            modified: timestamp(meta.modified),
+            entity_tag,
+            executable: meta.executable,
+        }),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(error, size = meta.size, "a file cannot be offered");
+            Err(Head::only(Status::INTERNAL, error))
+        }
+    }
+}
+
+fn timestamp((seconds, nanoseconds): (i64, u32)) -> Timestamp {
+    Timestamp::new(seconds, nanoseconds).unwrap_or_default()
+}
+
+fn to_list(list: &List, origin: &Origin) -> Result<Answer, Head> {
+    let page = page(list, origin).map_err(|error| refusal(&error, &list.prefix))?;
+    let mut answer = Answer::failure(Status::OK, "");
+    answer.bytes.extend_from_slice(&frame(&page));
+    Ok(answer)
+}
+
+/// As much of a listing as one frame holds.
+fn page(list: &List, origin: &Origin) -> Result<Page, RootError> {
+    let ask = |limit| {
+        let after = list.after.as_ref().map(RequestedName::as_str);
+        origin.root.list(ListQuery { prefix: list.prefix.as_str(), after, limit, recursive: list.recursive })
+    };
+    let found = ask(MAX_PAGE)?;
+    let unnameable = found.not_offered;
+    let (page, fitting) = fitting_page(found);
+    match fitting {
+        // Names that cannot be offered are counted with the entries before them: the page's count must end where it ends.
+        Some(limit) if unnameable > 0 => Ok(fitting_page(ask(limit)?).0),
+        _ => Ok(page),
+    }
+}
+
+/// The page of the first entries that one frame holds, and how many of `found` those are if not all.
+fn fitting_page(found: ListPage) -> (Page, Option<usize>) {
+    let mut page = Page { entries: Vec::new(), next: None, unnameable: found.not_offered };
+    // The frame without entries, with the longest `next` that may come.
+    let mut len = PAGE_FRAME_LEN;
+    let (count, mut taken) = (found.entries.len(), 0);
+    for entry in found.entries {
+        match entry_of(entry) {
+            Some(entry) => {
+                // An entry's own JSON and a comma; its name may come again as `next`.
+                let (entry_len, name_len) = (json_len(&entry) + 1, json_len(&entry.name));
+                if len + entry_len + name_len > MAX_PAYLOAD {
+                    break;
+                }
+                len += entry_len;
+                page.entries.push(entry);
+            }
+            None => page.unnameable += 1,
+        }
+        taken += 1;
+    }
+    let is_cut = taken < count;
+    if is_cut || found.more {
+        page.next = page.entries.last().map(|entry| entry.name.clone());
+    }
+    (page, is_cut.then_some(taken))
+}
+
+/// More than the JSON of a page takes beside its entries and the text of `next`.
+const PAGE_FRAME_LEN: usize = 128;
+
+fn json_len(value: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(value).map_or(MAX_PAYLOAD, |json| json.len())
+}
+
+/// An entry as the protocol has it, unless its name is too long for that.
+fn entry_of(entry: ListEntry) -> Option<Entry> {
+    Some(Entry {
+        name: RequestedName::try_from(entry.name).ok()?,
+        kind: match entry.kind {
+            RootKind::File => EntryKind::File,
+            RootKind::Directory => EntryKind::Directory,
+        },
+        size: Size::try_from(entry.size).unwrap_or_default(),
+        modified: timestamp(entry.modified),
+        executable: entry.executable,
+    })
+}

@@ -1,0 +1,88 @@
+//! The origin: the last node of a route, which answers the file layer's requests out of its document root.
+//!
+//! One request after the other is read from the stream and answered; up to 32 may wait in the stream meanwhile.
+//!
+//! ```text
+//! session   reads a request, has it answered, writes the answer
+//!   answer    what an answer begins with: finds the file, checks the conditions, makes the head   (blocking)
+//!   source    one open file: reads its chunks, hashes them, notices that it changed               (blocking)
+//!   body      chunk after chunk: sendfile when its hash is known and its bytes are in memory, else read ahead and copy
+//!   index     the hashes of all files, kept by identity
+//!   outlet    bytes to the stream, with the limit for a reader that takes none
+//! ```
+//!
+//! Whatever fails at the origin is told in a head or in a chunk's trailer: nothing here writes a `failed`, relays, or opens
+//! a file past the document root. No chunk that could not be read as it was promised gets a good trailer.
+
+mod answer;
+mod body;
+mod index;
+mod outlet;
+mod session;
+mod source;
+
+pub use index::{DEFAULT_INDEX_BYTES, HashIndex};
+pub use session::serve;
+
+use crate::root::DocumentRoot;
+use relay_chain::frames::ReadError;
+use relay_proto::code::Status;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What an origin serves from; all connections share it.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Where the files are.
+    pub root: Arc<DocumentRoot>,
+    /// What is known of their chunks.
+    pub index: Arc<HashIndex>,
+}
+
+/// How long an origin waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginLimits {
+    /// For the whole of the next request, from the end of the answer before.
+    pub request: Duration,
+    /// For a client that takes no byte of its answer. Minutes: a reader may pause.
+    pub progress: Duration,
+}
+
+/// What happened on one connection, for the access log; true at any moment, also when the connection was cut.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OriginRecord {
+    /// How many requests were read.
+    pub requests: u64,
+    /// The last file that was asked for, cleaned for the log.
+    pub name: Option<String>,
+    /// The last answer's status.
+    pub status: Option<Status>,
+    /// Bytes that the stream took, heads and trailers included.
+    pub sent: u64,
+    /// How many of them went from the file to the socket within the kernel.
+    pub sent_by_kernel: u64,
+    /// How many answers ended early because their file changed or could not be read.
+    pub broken_bodies: u64,
+}
+
+/// Why a connection to the origin ended otherwise than by the client's plain close. None is the origin's fault: its own
+/// failures are answers.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    /// What came is no request; the client was told.
+    #[error("the client sent no request that can be read: {0}")]
+    BadRequest(#[source] ReadError),
+    /// No whole request came in time; the client was told.
+    #[error("no request came in {} s", .0.as_secs_f64())]
+    RequestTimeout(Duration),
+    /// The client stopped reading its answer.
+    #[error("the client took no byte of its answer in {} s", .0.as_secs_f64())]
+    NoProgress(Duration),
+    /// The stream failed.
+    #[error("the connection failed: {0}")]
+    Stream(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests;

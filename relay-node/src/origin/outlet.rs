@@ -1,0 +1,92 @@
+//! Bytes to the client: written whole, counted, and given up when the client takes none for too long.
+
+use super::{OriginError, OriginRecord};
+use crate::platform::send_file;
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+/// The most bytes of one call into the kernel, so that a worker thread is not held for long.
+const KERNEL_PIECE: usize = 256 * 1024;
+
+/// The writing side of a connection.
+pub(super) struct Outlet<'a, S> {
+    stream: &'a mut S,
+    /// How long the client may take no byte.
+    limit: Duration,
+    /// What happened so far.
+    pub(super) record: &'a mut OriginRecord,
+}
+
+impl<'a, S: AsyncWrite + Unpin + 'static> Outlet<'a, S> {
+    pub(super) fn new(stream: &'a mut S, limit: Duration, record: &'a mut OriginRecord) -> Self {
+        Outlet { stream, limit, record }
+    }
+
+    /// The stream, for reading the next request.
+    pub(super) fn stream(&mut self) -> &mut S {
+        self.stream
+    }
+
+    /// Whether [`Outlet::send_file`] has a chance.
+    pub(super) fn can_send_files(&self) -> bool {
+        send_file::as_socket(&*self.stream).is_some()
+    }
+
+    /// Writes all of `bytes`.
+    pub(super) async fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), OriginError> {
+        while !bytes.is_empty() {
+            let written = within(self.limit, self.stream.write(bytes)).await?;
+            if written == 0 {
+                return Err(OriginError::Stream(io::ErrorKind::WriteZero.into()));
+            }
+            self.record.sent += written as u64;
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Sees to it that nothing written is held back.
+    pub(super) async fn flush(&mut self) -> Result<(), OriginError> {
+        within(self.limit, self.stream.flush()).await
+    }
+
+    /// Sends a part of a file within the kernel and returns how much of it went. When that is not all, the file ended, or
+    /// the file or the socket failed: reading and writing the rest tells which.
+    pub(super) async fn send_file(
+        &mut self,
+        file: &File,
+        offset: u64,
+        len: usize,
+    ) -> Result<usize, OriginError> {
+        let mut sent = 0;
+        while let (true, Some(socket)) = (sent < len, send_file::as_socket(&*self.stream)) {
+            let piece = (len - sent).min(KERNEL_PIECE);
+            let at = offset + sent as u64;
+            match within(self.limit, send_file::send_file(socket, file, at, piece)).await {
+                Ok(0) => break,
+                Ok(n) => {
+                    sent += n;
+                    self.record.sent += n as u64;
+                    self.record.sent_by_kernel += n as u64;
+                }
+                Err(OriginError::Stream(error)) => {
+                    tracing::debug!(%error, at, "the kernel cannot send this part of the file");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sent)
+    }
+}
+
+async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> Result<T, OriginError> {
+    match timeout(limit, step).await {
+        Ok(result) => result.map_err(OriginError::Stream),
+        Err(_) => Err(OriginError::NoProgress(limit)),
+    }
+}

@@ -1,0 +1,94 @@
+//! One client at the origin: requests in, answers out, in order, until either side ends it.
+
+use super::answer::{Answer, Request, Rest};
+use super::body;
+use super::outlet::Outlet;
+use super::{Origin, OriginError, OriginLimits, OriginRecord};
+use relay_chain::frames::{ReadError, encode, read_frame};
+use relay_proto::code::Status;
+use relay_proto::file::Head;
+use relay_proto::text::clean;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+/// The longest name that is logged, in bytes.
+const LOGGED_NAME: usize = 256;
+/// After an answer that ends the connection so many bytes are read away, so that it is not lost to a reset.
+const READ_AWAY: u64 = 64 * 1024;
+/// And for so long at most.
+const READ_AWAY_TIME: Duration = Duration::from_secs(1);
+
+/// Answers the requests that come over `stream` until the client closes it. `stream` must stand behind the `hello`, with
+/// nothing of it read ahead.
+///
+/// Files go out by `sendfile` when `stream` is a [`tokio::net::TcpStream`] itself; every other stream gets copies.
+///
+/// # Errors
+/// Why the connection ended otherwise than by the client's close; the client has been told where that is possible.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    stream: &mut S,
+    origin: &Origin,
+    limits: OriginLimits,
+    record: &mut OriginRecord,
+) -> Result<(), OriginError> {
+    let mut outlet = Outlet::new(stream, limits.progress, record);
+    loop {
+        let request = match timeout(limits.request, read_frame(outlet.stream())).await {
+            Ok(Ok(frame)) => Request::of(&frame),
+            Ok(Err(ReadError::Closed)) => return Ok(()),
+            Ok(Err(ReadError::Io(error))) => return Err(OriginError::Stream(error)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                refuse(&mut outlet, &Head::only(Status::REQUEST_TIMEOUT, "")).await;
+                return Err(OriginError::RequestTimeout(limits.request));
+            }
+        };
+        match request {
+            Ok(request) => answer(&mut outlet, origin, request).await?,
+            Err(error) => {
+                refuse(&mut outlet, &Head::only(Status::BAD_REQUEST, &error.to_string())).await;
+                return Err(OriginError::BadRequest(error));
+            }
+        }
+    }
+}
+
+/// Says why, and ends the connection so that the word arrives. A client that is gone already misses nothing.
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin + 'static>(outlet: &mut Outlet<'_, S>, head: &Head) {
+    outlet.record.status = Some(head.status);
+    let farewell = async {
+        if let Ok(bytes) = encode(head) {
+            outlet.write_all(&bytes).await.ok();
+        }
+        let stream = outlet.stream();
+        stream.shutdown().await.ok();
+        tokio::io::copy(&mut stream.take(READ_AWAY), &mut tokio::io::sink()).await.ok();
+    };
+    timeout(READ_AWAY_TIME, farewell).await.ok();
+}
+
+async fn answer<S: AsyncWrite + Unpin + 'static>(
+    outlet: &mut Outlet<'_, S>,
+    origin: &Origin,
+    request: Request,
+) -> Result<(), OriginError> {
+    outlet.record.requests += 1;
+    outlet.record.name = Some(clean(request.name().as_str(), LOGGED_NAME));
+    let origin = origin.clone();
+    let answer = spawn_blocking(move || Answer::to(&request, &origin)).await;
+    let answer =
+        answer.unwrap_or_else(|_| Answer::failure(Status::INTERNAL, "the origin failed; its log says how"));
+    outlet.record.status = Some(answer.status);
+    outlet.write_all(&answer.bytes).await?;
+    if let Some(state) = answer.broken {
+        body::note_broken(outlet.record, state);
+    }
+    match answer.rest {
+        Rest::Nothing => {}
+        Rest::Chunks(source, chunks) => body::send_chunks(outlet, &source, chunks).await?,
+        Rest::Hashes(source, chunks) => body::send_hashes(outlet, &source, chunks).await?,
+    }
+    outlet.flush().await
+}
