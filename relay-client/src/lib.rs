@@ -1,1 +1,55 @@
-//! (being laid out)
+//! The client: one file through a chain of nodes, verified chunk by chunk, under its final name only when it is whole.
+//!
+//! ```text
+//! cli ─▶ plan ─▶ transfer ──▶ session (chain, requests) ──▶ chunks ─▶ verify ─▶ part_file ─▶ final name
+//!         ▲          │                                                   │
+//!    route_source    └────────▶ progress ◀── event                    journal
+//! ```
+//!
+//! | module | what belongs in it |
+//! | --- | --- |
+//! | [`cli`] | what was typed |
+//! | [`route_source`] | the route, from a file, from standard input or from flags, with a caret under every error |
+//! | [`plan`] | what it means: where the file goes, which limits hold |
+//! | [`transfer`] | the story of one download, from the first try to the final name |
+//! | [`session`] | one chain to an origin and the requests on it; walking the route again after it broke |
+//! | [`verify`] | threads that hash chunks and write those that are good |
+//! | [`part_file`] | `NAME.part`: locked, written at offsets, synced, renamed |
+//! | [`progress`], [`event`] | what people and programs see of it |
+//! | [`trace`], [`list`] | the two other commands |
+//! | [`failure`], [`exit`] | every way to fail, and the exit codes |
+//! | [`stop`] | Ctrl-C |
+//! | [`platform`] | what not every system has |
+//!
+//! Standard output belongs to the downloaded file, to `--json` and to the results of `trace` and `list`; everything else is said on
+//! standard error.
+
+pub mod cli;
+pub mod event;
+pub mod exit;
+pub mod failure;
+pub mod list;
+pub mod part_file;
+pub mod plan;
+pub mod platform;
+pub mod progress;
+pub mod route_source;
+pub mod session;
+pub mod stop;
+pub mod trace;
+pub mod transfer;
+pub mod verify;
+
+mod show;
+
+use cli::{Cli, Command};
+use exit::Exit;
+
+/// Does what was typed, until it is done or stopped.
+pub async fn run(cli: Cli, stop: stop::Stop) -> Exit {
+    match &cli.command {
+        Some(Command::Trace(arguments)) => trace::run(arguments, &stop).await,
+        Some(Command::List(arguments)) => list::run(arguments, &stop).await,
+        None => transfer::run(&cli.fetch, &stop).await,
+    }
+}

@@ -1,2 +1,26 @@
-//! The binary.
-fn main() {}
+//! The binary: arguments, a runtime, an exit code.
+
+use clap::Parser;
+use relay_client::cli::Cli;
+use relay_client::exit::Exit;
+use relay_client::stop::Stop;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One thread for the network; hashing and writing have their own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the system gives no event queue: {error}");
+            return Exit::Local.into();
+        }
+    };
+    let exit = runtime.block_on(async {
+        let stop = Stop::on_signals();
+        relay_client::run(cli, stop).await
+    });
+    // A blocked write or name lookup must not hold up the end.
+    runtime.shutdown_background();
+    exit.into()
+}

@@ -1,0 +1,200 @@
+//! What was typed. What it means is [`crate::plan`]'s business.
+
+use crate::exit;
+use clap::{Args, Parser, Subcommand};
+use relay_proto::digest::FileHash;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "relay-client",
+    version,
+    about = "Fetches a file through a chain of relay nodes, verified chunk by chunk",
+    long_about = "Fetches a file through a chain of relay nodes, verified chunk by chunk.\n\n\
+        The route's first line names the file, each further line a hop; the last hop serves the file. The file appears under its \
+        final name only when it is whole and verified; until then it is NAME.part.",
+    after_long_help = after_help(),
+    args_conflicts_with_subcommands = true,
+)]
+pub struct Cli {
+    /// Another command than fetching.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What to fetch.
+    #[command(flatten)]
+    pub fetch: FetchArguments,
+}
+
+fn after_help() -> String {
+    format!(
+        "A route file:\n  myfile\n  pchost1 12000\n  pchost2 11000\n\n\
+         Hops may also be written host:port, [v6]:port or tcp://host:port; lines that start with # are comments. The \
+         same as JSON:\n  {{\"file\": \"myfile\", \"hops\": [{{\"host\": \"pchost1\", \"port\": 12000}}], \"hash\": \"b3:…\"}}\n\n\
+         Examples:\n  relay-client route.txt\n  relay-client --get myfile --via pchost1:12000 --via pchost2:11000\n  \
+         relay-client route.txt -o - | tar x\n  relay-client trace route.txt\n  relay-client list route.txt docs/\n\n\
+         Exit codes:\n{}",
+        exit::table()
+    )
+}
+
+/// The other commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Walks the route and shows each hop's address, version and time, and where and why it ends
+    #[command(after_long_help = exit_codes())]
+    Trace(TraceArguments),
+    /// Lists the files that the origin offers
+    #[command(after_long_help = exit_codes())]
+    List(ListArguments),
+}
+
+fn exit_codes() -> String {
+    format!("Exit codes:\n{}", exit::table())
+}
+
+/// What to fetch, to where, and how.
+#[derive(Debug, Args)]
+pub struct FetchArguments {
+    /// The route.
+    #[command(flatten)]
+    pub route: RouteArguments,
+    /// The file's name at the origin, instead of a route file; goes with --via
+    #[arg(long, value_name = "NAME", requires = "via", conflicts_with = "route", help_heading = "Route")]
+    pub get: Option<String>,
+    /// Where to.
+    #[command(flatten)]
+    pub output: OutputArguments,
+    /// How patiently.
+    #[command(flatten)]
+    pub time: TimeArguments,
+    /// What to show.
+    #[command(flatten)]
+    pub show: ShowArguments,
+}
+
+/// Where the route comes from.
+#[derive(Debug, Args)]
+pub struct RouteArguments {
+    /// The route file; `-` reads it from standard input
+    #[arg(value_name = "ROUTE", help_heading = "Route")]
+    pub route: Option<PathBuf>,
+    /// A hop, instead of a route file; again for each further hop, the last one is the origin
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Route")]
+    pub via: Vec<String>,
+}
+
+/// Where the file goes and what it must be.
+#[derive(Debug, Args)]
+pub struct OutputArguments {
+    /// Where to save: a file, a directory (`DIR/`), or `-` for standard output, which gets only verified bytes
+    /// [default: the file's base name, here]
+    #[arg(short, long, value_name = "PATH", help_heading = "File")]
+    pub output: Option<PathBuf>,
+    /// Compare an existing local copy by its chunks' hashes instead of its size and time
+    #[arg(long, help_heading = "File")]
+    pub checksum: bool,
+    /// The BLAKE3 hash that the file must have (what b3sum prints); else it never gets its final name
+    #[arg(long, value_name = "b3:HEX", help_heading = "File")]
+    pub expect: Option<FileHash>,
+}
+
+/// How long to wait.
+#[derive(Debug, Args)]
+pub struct TimeArguments {
+    /// Give up when no byte came for so long: seconds, or a number with a unit as in 500ms, 2m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, help_heading = "Time")]
+    pub timeout: Duration,
+    /// Give up when all of it takes longer than this [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Time")]
+    pub deadline: Option<Duration>,
+}
+
+/// What to show meanwhile.
+#[derive(Debug, Args)]
+pub struct ShowArguments {
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "json", help_heading = "Display")]
+    pub quiet: bool,
+    /// Write one event a line as JSON on standard output
+    #[arg(long, help_heading = "Display")]
+    pub json: bool,
+}
+
+/// What to trace.
+#[derive(Debug, Args)]
+pub struct TraceArguments {
+    /// The route.
+    #[command(flatten)]
+    pub route: RouteArguments,
+    /// How patiently.
+    #[command(flatten)]
+    pub time: TimeArguments,
+    /// Write one event a line as JSON
+    #[arg(long, help_heading = "Display")]
+    pub json: bool,
+}
+
+/// What to list.
+#[derive(Debug, Args)]
+pub struct ListArguments {
+    /// The route.
+    #[command(flatten)]
+    pub route: RouteArguments,
+    /// Only names that start with this (with --via the only argument)
+    #[arg(value_name = "PREFIX", help_heading = "Route")]
+    pub prefix: Option<String>,
+    /// Enter directories
+    #[arg(short, long, help_heading = "Display")]
+    pub recursive: bool,
+    /// How patiently.
+    #[command(flatten)]
+    pub time: TimeArguments,
+    /// Write one entry a line as JSON
+    #[arg(long, help_heading = "Display")]
+    pub json: bool,
+}
+
+/// Seconds, or a number with its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())?,
+        Err(_) => humantime::parse_duration(text).map_err(|e| e.to_string())?,
+    };
+    if parsed.is_zero() { Err("a limit of no time leaves none".to_owned()) } else { Ok(parsed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "0", "-1", "ten", "1e300", "nan"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn commands_and_the_default_form() {
+        let parse = |arguments: &[&str]| Cli::try_parse_from([&["relay-client"], arguments].concat());
+        assert!(parse(&["route.txt"]).is_ok_and(|cli| cli.command.is_none()));
+        assert!(parse(&["--get", "a", "--via", "h:1", "--via", "h:2"]).is_ok());
+        assert!(parse(&["trace", "route.txt"]).is_ok_and(|cli| cli.command.is_some()));
+        assert!(parse(&["list", "route.txt", "docs/"]).is_ok_and(|cli| cli.command.is_some()));
+        assert!(parse(&["--get", "a"]).is_err());
+        assert!(parse(&["route.txt", "--get", "a", "--via", "h:1"]).is_err());
+        assert!(parse(&["route.txt", "--quiet", "--json"]).is_err());
+        assert!(parse(&["route.txt", "--expect", "b3:12"]).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! What happens in a run, for people (as sentences, see [`crate::progress`]) and for programs (as JSON, one event a
+//! line). Every text from afar in it is already cleaned.
+
+use crate::failure::Failure;
+use serde::Serialize;
+
+/// Something that happened. Its JSON has the field `event` with the name in snake case.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A chain is being built.
+    Dialling {
+        /// The connection's id, the same in every node's log.
+        id: String,
+        /// How many hops the route has.
+        hops: usize,
+        /// The first hop.
+        hop: String,
+    },
+    /// The first hop is connected.
+    Connected {
+        /// The first hop.
+        hop: String,
+        /// The address that was reached.
+        address: String,
+        /// Milliseconds since the dialling began.
+        ms: f64,
+    },
+    /// A hop said hello.
+    Hello {
+        /// Which hop, from 1.
+        position: usize,
+        /// That hop.
+        hop: String,
+        /// Its program and version, as it says.
+        agent: String,
+        /// Milliseconds since the dialling began.
+        ms: f64,
+        /// The hop that is awaited next, if any.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
+    },
+    /// The origin offers the file, and its chunks follow.
+    File {
+        /// Its name at the origin.
+        name: String,
+        /// Bytes.
+        size: u64,
+        /// Bytes that are here already.
+        have: u64,
+    },
+    /// So far.
+    Progress {
+        /// Bytes that are here.
+        bytes: u64,
+        /// Bytes of the file.
+        size: u64,
+        /// Bytes a second since the transfer began.
+        rate: u64,
+    },
+    /// Something worth a line.
+    Note {
+        /// What.
+        message: String,
+    },
+    /// The local copy is the same; nothing was transferred.
+    Same {
+        /// The local copy.
+        path: String,
+        /// Bytes.
+        size: u64,
+        /// What was compared: `size and time`, or `hash`.
+        by: &'static str,
+        /// The file's hash, where it was computed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hash: Option<String>,
+    },
+    /// The file is there, whole and verified.
+    Done {
+        /// Where; none: standard output.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
+        /// Bytes of the file.
+        size: u64,
+        /// Bytes that were fetched for it in this run.
+        fetched: u64,
+        /// From the start of the run.
+        seconds: f64,
+        /// The file's BLAKE3 hash, `b3:` and 64 hex digits.
+        hash: String,
+    },
+    /// The run failed.
+    Failed {
+        /// The kind, as in the table of exit codes.
+        kind: &'static str,
+        /// The exit code.
+        exit: u8,
+        /// What happened, for people.
+        message: String,
+        /// The hop that it is about, from 1.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        position: Option<usize>,
+    },
+}
+
+impl Event {
+    /// How a run failed.
+    #[must_use]
+    pub fn failed(failure: &Failure) -> Event {
+        Event::Failed {
+            kind: failure.exit().word(),
+            exit: failure.exit().code(),
+            message: failure.to_string(),
+            position: failure.position(),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Every way a run can fail: what happened, where, and what to do; with the exit code of each.
+
+use crate::exit::Exit;
+use crate::show;
+use relay_chain::chain::WalkError;
+use relay_chain::requests::AnswerError;
+use relay_proto::address::Hop;
+use relay_proto::code::{FailureCode, Status};
+use relay_proto::digest::FileHash;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Arguments that cannot be followed.
+    #[error("{0}")]
+    Usage(String),
+    /// A bad route, already rendered with its place.
+    #[error("{0}")]
+    Route(String),
+    /// The chain did not come to stand.
+    #[error("{0}{hint}", hint = hint(.0))]
+    Walk(WalkError),
+    /// The chain stood, and then broke or went silent.
+    #[error("{error}, after {received} of data{aftermath}", received = show::bytes(*.received), aftermath = sentence(.aftermath))]
+    Broken {
+        /// What this side saw.
+        error: AnswerError,
+        /// Bytes that had come on this chain.
+        received: u64,
+        /// What another walk through the route found, when there was one.
+        aftermath: Option<String>,
+    },
+    /// The origin answered, but not with the file.
+    #[error("{name}: {status}, says hop {position} ({origin}){said}", said = said(.message))]
+    Refused {
+        /// What was asked for.
+        name: String,
+        /// The answer.
+        status: Status,
+        /// What the origin says.
+        message: String,
+        /// The origin's place in the route, from 1.
+        position: usize,
+        /// The origin.
+        origin: Hop,
+    },
+    /// A chunk's bytes do not have the hash that came with them.
+    #[error("chunk {index} (from byte {from}) arrived damaged; nothing of it was kept", from = index * relay_proto::chunk::CHUNK_LEN)]
+    Damaged {
+        /// The chunk's number, from 0.
+        index: u64,
+    },
+    /// The file is verified, but it is another one than was expected.
+    #[error("the file's hash is {got}, but {expected} was expected; it did not get its final name")]
+    NotExpected {
+        /// What was asked for.
+        expected: FileHash,
+        /// What came.
+        got: FileHash,
+    },
+    /// The origin has another version than the one whose first bytes went out.
+    #[error("the file changed at the origin, and what was written to the output cannot be taken back")]
+    ChangedMidway,
+    /// This machine's files.
+    #[error("cannot {doing} {path}: {error}{hint}", path = show::path(.path), hint = local_hint(.error))]
+    Local {
+        /// What was tried.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Another client writes to the same target.
+    #[error("another client is writing {}; wait for it, or save elsewhere with -o", show::path(.0))]
+    InUse(PathBuf),
+    /// `--deadline` passed.
+    #[error("the deadline of {} passed{}", show::seconds(*.limit), last_try(.last))]
+    Deadline {
+        /// The limit.
+        limit: Duration,
+        /// What went wrong before, when something did.
+        last: Option<Box<Failure>>,
+    },
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn sentence(text: &Option<String>) -> String {
+    text.as_ref().map(|text| format!("; {text}")).unwrap_or_default()
+}
+
+fn said(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+fn last_try(last: &Option<Box<Failure>>) -> String {
+    last.as_ref().map(|failure| format!("; the last try ended with: {failure}")).unwrap_or_default()
+}
+
+/// What to do about a chain that does not stand, where this side knows better than the node.
+fn hint(error: &WalkError) -> &'static str {
+    match (error.code, error.says.is_some()) {
+        (FailureCode::NotARelayNode, _) => " (is the port right?)",
+        (FailureCode::Refused, _) => " (is a relay-node running there, on this port?)",
+        _ => "",
+    }
+}
+
+fn local_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room or save elsewhere with -o",
+        io::ErrorKind::FileTooLarge => "; a limit on file sizes holds here (ulimit -f, or the file system's)",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "; save elsewhere with -o",
+        _ => "",
+    }
+}
+
+impl Failure {
+    /// A failure of this machine's files.
+    pub fn local(doing: &'static str, path: &Path, error: io::Error) -> Failure {
+        Failure::Local { doing, path: path.to_owned(), error }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Failure::Usage(_) | Failure::Route(_) => Exit::Usage,
+            Failure::Walk(error) => match error.code {
+                FailureCode::TimedOut => Exit::TimedOut,
+                FailureCode::Denied | FailureCode::TooManyHops => Exit::Denied,
+                _ => Exit::Unreachable,
+            },
+            Failure::Broken { error, .. } => match error {
+                AnswerError::Silent(_) => Exit::TimedOut,
+                AnswerError::Read(relay_chain::frames::ReadError::Frame(_)) | AnswerError::Protocol(_) => {
+                    Exit::Origin
+                }
+                AnswerError::Read(_) => Exit::Unreachable,
+                AnswerError::Changed => Exit::Damaged,
+                AnswerError::OriginRead => Exit::Origin,
+            },
+            Failure::Refused { status, .. } => match *status {
+                Status::NOT_FOUND => Exit::NotFound,
+                Status::REQUEST_TIMEOUT => Exit::TimedOut,
+                _ => Exit::Origin,
+            },
+            Failure::Damaged { .. } | Failure::NotExpected { .. } | Failure::ChangedMidway => Exit::Damaged,
+            Failure::Local { .. } | Failure::InUse(_) => Exit::Local,
+            Failure::Deadline { .. } => Exit::TimedOut,
+            Failure::Interrupted => Exit::Interrupted,
+        }
+    }
+
+    /// The hop that it is about, from 1, when it is about one.
+    #[must_use]
+    pub fn position(&self) -> Option<usize> {
+        match self {
+            Failure::Walk(error) => Some(error.position),
+            Failure::Refused { position, .. } => Some(*position),
+            Failure::Deadline { last: Some(last), .. } => last.position(),
+            _ => None,
+        }
+    }
+}

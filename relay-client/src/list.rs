@@ -1,0 +1,182 @@
+//! `relay-client list`: what the origin offers.
+
+use crate::cli::ListArguments;
+use crate::event::Event;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::plan::silence;
+use crate::progress::{Reporter, print_failure, print_json};
+use crate::route_source;
+use crate::session::{Session, request};
+use crate::show;
+use crate::stop::{Stop, Until};
+use relay_chain::requests::AnswerError;
+use relay_proto::file::{Entry, EntryKind, List, Page, RequestedName};
+use relay_proto::route::Route;
+use serde::Serialize;
+use std::fmt;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Lists what the origin offers.
+pub async fn run(arguments: &ListArguments, stop: &Stop) -> Exit {
+    match list(arguments, stop).await {
+        Ok(()) => Exit::Success,
+        Err(failure) => {
+            if arguments.json {
+                print_json(&Event::failed(&failure));
+            }
+            print_failure(&failure);
+            failure.exit()
+        }
+    }
+}
+
+async fn list(arguments: &ListArguments, stop: &Stop) -> Result<(), Failure> {
+    let (route, prefix) = source(arguments)?;
+    let prefix =
+        RequestedName::try_from(prefix.as_str()).map_err(|e| Failure::Usage(format!("the prefix: {e}")))?;
+    let silence = silence(arguments.time.timeout)?;
+    let listing = Listing { route: &route, prefix, recursive: arguments.recursive, silence };
+    let show: fn(&Page) -> io::Result<()> = if arguments.json { print_page_json } else { print_page };
+    let unnameable = Until::new(stop, arguments.time.deadline).bound(listing.print(show)).await?;
+    if unnameable > 0 {
+        eprintln!("{unnameable} more cannot be offered: their names are not UTF-8 or too long");
+    }
+    Ok(())
+}
+
+/// The route and the prefix. With `--via` there is no route file, so the first argument is the prefix.
+fn source(arguments: &ListArguments) -> Result<(Route, String), Failure> {
+    let given = &arguments.route;
+    if given.via.is_empty() {
+        return Ok((route_source::read(given, None)?, arguments.prefix.clone().unwrap_or_default()));
+    }
+    if arguments.prefix.is_some() {
+        return Err(Failure::Usage("give either a route file or --via, not both (see --help)".to_owned()));
+    }
+    let prefix = given.route.clone().map(PathBuf::into_os_string).unwrap_or_default();
+    let prefix = prefix.into_string().map_err(|_| Failure::Usage("the prefix is not UTF-8".to_owned()))?;
+    Ok((route_source::from_flags(Some("-"), &given.via)?, prefix))
+}
+
+/// What to ask, page by page.
+struct Listing<'a> {
+    route: &'a Route,
+    prefix: RequestedName,
+    recursive: bool,
+    silence: Duration,
+}
+
+impl Listing<'_> {
+    /// Shows every page; returns how many entries the origin cannot name.
+    async fn print(&self, show: fn(&Page) -> io::Result<()>) -> Result<u64, Failure> {
+        let reporter = Reporter::silent();
+        let first = self.request(None)?;
+        let mut session = Session::connect(self.route, self.silence, &first, &reporter).await?;
+        let (mut unnameable, mut after) = (0_u64, None);
+        loop {
+            let head = session.head().await?;
+            if !head.status.is_success() {
+                return Err(session.refused(&head));
+            }
+            let page = session.answers().page().await.map_err(|e| session.broken(e))?;
+            unnameable = unnameable.saturating_add(page.unnameable);
+            show(&page).map_err(|e| Failure::local("write", Path::new("standard output"), e))?;
+            if page.next.is_none() {
+                return Ok(unnameable);
+            }
+            if page.next == after || page.entries.is_empty() {
+                return Err(session.broken(AnswerError::Protocol("a listing that does not advance")));
+            }
+            after = page.next;
+            session.send(&self.request(after.clone())?).await?;
+        }
+    }
+
+    fn request(&self, after: Option<RequestedName>) -> Result<Vec<u8>, Failure> {
+        request(&List { prefix: self.prefix.clone(), after, recursive: self.recursive })
+    }
+}
+
+fn print_page(page: &Page) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for entry in &page.entries {
+        writeln!(out, "{}", Row(entry))?;
+    }
+    out.flush()
+}
+
+/// An entry for people: size, time, name. A directory's name ends in `/`.
+struct Row<'a>(&'a Entry);
+
+impl fmt::Display for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Row(entry) = self;
+        let time = modified(entry).map(|time| humantime::format_rfc3339_seconds(time).to_string());
+        let time = time.unwrap_or_else(|| "-".to_owned());
+        match entry.kind {
+            EntryKind::File => {
+                write!(f, "{:>12}  {time:<20}  {}", show::bytes(entry.size.bytes()), entry.name)
+            }
+            EntryKind::Directory => {
+                let name = entry.name.to_string();
+                write!(f, "{:>12}  {time:<20}  {}/", "-", name.trim_end_matches('/'))
+            }
+        }
+    }
+}
+
+/// The years that can be written with four digits.
+const SHOWN_TIMES: std::ops::Range<i64> = 0..253_402_300_800;
+
+/// The entry's time, when it can be shown.
+fn modified(entry: &Entry) -> Option<SystemTime> {
+    let seconds = Some(entry.modified.seconds()).filter(|seconds| SHOWN_TIMES.contains(seconds))?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+}
+
+/// An entry for programs: as it came, for JSON escapes what must not reach a terminal raw.
+#[derive(Serialize)]
+struct EntryEvent<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    entry: &'a Entry,
+}
+
+fn print_page_json(page: &Page) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for entry in &page.entries {
+        serde_json::to_writer(&mut out, &EntryEvent { event: "entry", entry })?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use relay_proto::file::{Size, Timestamp};
+
+    fn entry(name: &str, kind: EntryKind, seconds: i64) -> Entry {
+        Entry {
+            name: RequestedName::try_from(name).unwrap(),
+            kind,
+            size: Size::try_from(1536).unwrap(),
+            modified: Timestamp::new(seconds, 0).unwrap(),
+            executable: false,
+        }
+    }
+
+    #[test]
+    fn rows() {
+        let row = |entry: &Entry| Row(entry).to_string();
+        assert_eq!(row(&entry("a b", EntryKind::File, 0)), "    1.50 KiB  1970-01-01T00:00:00Z  a b");
+        assert_eq!(row(&entry("d", EntryKind::Directory, 0)), "           -  1970-01-01T00:00:00Z  d/");
+        for seconds in [i64::MIN, -1, i64::MAX] {
+            assert_eq!(row(&entry("a", EntryKind::File, seconds)), "    1.50 KiB  -                     a");
+        }
+        assert!(!row(&entry("a\x1b[2J\u{202e}b", EntryKind::File, 0)).contains(relay_proto::text::is_unsafe));
+    }
+}

@@ -1,0 +1,204 @@
+//! What the arguments mean: which route, where the file goes, which limits hold. Checked before anything is dialled.
+
+use crate::cli::FetchArguments;
+use crate::failure::Failure;
+use crate::route_source;
+use crate::show;
+use relay_proto::digest::FileHash;
+use relay_proto::limits::{MAX_SILENCE, MIN_SILENCE};
+use relay_proto::route::Route;
+use relay_proto::text::is_unsafe;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A checked download.
+#[derive(Debug)]
+pub struct Plan {
+    /// Through which nodes.
+    pub route: Route,
+    /// To where.
+    pub target: Target,
+    /// The longest wait without a byte.
+    pub silence: Duration,
+    /// The longest run.
+    pub deadline: Option<Duration>,
+    /// What the file's hash must be.
+    pub expected: Option<FileHash>,
+    /// Whether a local copy is compared by its hashes.
+    pub checksum: bool,
+}
+
+/// Where a file goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Under this name, when it is whole.
+    File(PathBuf),
+    /// To standard output, verified chunk by chunk.
+    StandardOutput,
+    /// Into something that is neither a file nor a directory, such as a pipe or a device, verified chunk by chunk.
+    Special(PathBuf),
+}
+
+impl Target {
+    /// Its path, when it has one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Target::File(path) | Target::Special(path) => Some(path),
+            Target::StandardOutput => None,
+        }
+    }
+}
+
+impl Plan {
+    /// What the arguments mean.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] and [`Failure::Route`].
+    pub fn of(arguments: &FetchArguments) -> Result<Plan, Failure> {
+        let route = route_source::read(&arguments.route, arguments.get.as_deref())?;
+        let target = target(arguments.output.output.as_deref(), route.file().as_str())?;
+        if arguments.show.json && target == Target::StandardOutput {
+            return Err(Failure::Usage(
+                "--json and -o - both want standard output; save the file elsewhere".to_owned(),
+            ));
+        }
+        let expected = expected(arguments.output.expect, route.hash())?;
+        Ok(Plan {
+            target,
+            silence: silence(arguments.time.timeout)?,
+            deadline: arguments.time.deadline,
+            expected,
+            checksum: arguments.output.checksum,
+            route,
+        })
+    }
+}
+
+/// A limit that an `open` can carry.
+///
+/// # Errors
+/// [`Failure::Usage`] when it cannot.
+pub fn silence(timeout: Duration) -> Result<Duration, Failure> {
+    if (MIN_SILENCE..=MAX_SILENCE).contains(&timeout) {
+        return Ok(timeout);
+    }
+    let (least, most) = (show::milliseconds(MIN_SILENCE), show::seconds(MAX_SILENCE));
+    Err(Failure::Usage(format!("--timeout must lie between {least} and {most}")))
+}
+
+fn expected(flag: Option<FileHash>, route: Option<FileHash>) -> Result<Option<FileHash>, Failure> {
+    match (flag, route) {
+        (Some(flag), Some(route)) if flag != route => Err(Failure::Usage(format!(
+            "--expect says {flag}, but the route says {route}; one of them is wrong"
+        ))),
+        (flag, route) => Ok(flag.or(route)),
+    }
+}
+
+fn target(output: Option<&Path>, name: &str) -> Result<Target, Failure> {
+    let path = match output {
+        Some(path) if path == Path::new("-") => return Ok(Target::StandardOutput),
+        Some(path) if path.as_os_str().is_empty() => {
+            return Err(Failure::Usage("-o needs a path; the one given is empty".to_owned()));
+        }
+        Some(path) if names_directory(path) => path.join(base_name(name)?),
+        Some(path) => path.to_owned(),
+        None => PathBuf::from(base_name(name)?),
+    };
+    match fs::metadata(&path) {
+        Ok(meta) if meta.is_dir() => Err(Failure::Usage(format!(
+            "{} is a directory; say with -o under which name to save",
+            show::path(&path)
+        ))),
+        Ok(meta) if !meta.is_file() => Ok(Target::Special(path)),
+        _ => Ok(Target::File(path)),
+    }
+}
+
+fn names_directory(path: &Path) -> bool {
+    let ends_in_separator =
+        path.as_os_str().as_encoded_bytes().last().is_some_and(|b| std::path::is_separator(char::from(*b)));
+    ends_in_separator || path.is_dir()
+}
+
+/// The last part of a name at the origin, when it can safely be a file's name here.
+///
+/// # Errors
+/// [`Failure::Usage`], which tells to say with `-o` where to save.
+pub fn base_name(name: &str) -> Result<&str, Failure> {
+    let base = name.rsplit('/').next().unwrap_or_default();
+    let wrong = if base.is_empty() {
+        "it ends in /"
+    } else if base == "." || base == ".." {
+        "it names a directory"
+    } else if base.chars().any(|c| c == '\\' || is_unsafe(c)) {
+        "it has a backslash or a control character"
+    } else if cfg!(windows) && !is_windows_name(base) {
+        "Windows keeps such names for itself"
+    } else {
+        return Ok(base);
+    };
+    let shown = relay_proto::text::clean(name, relay_proto::limits::MAX_NAME);
+    Err(Failure::Usage(format!(
+        "\"{shown}\" gives no name to save under ({wrong}); say with -o PATH where to save"
+    )))
+}
+
+/// Whether Windows takes this as the name of a plain file: no device, no stream, no character of its own. (Microsoft, "Naming
+/// Files, Paths, and Namespaces".)
+fn is_windows_name(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let numbered =
+        |device: &str| stem.strip_prefix(device).is_some_and(|n| n.chars().count() == 1 && n != "0");
+    let device = matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL") || numbered("COM") || numbered("LPT");
+    let characters = name.chars().any(|c| matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*'));
+    !device && !characters && !name.ends_with(['.', ' '])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_names() {
+        for (name, base) in
+            [("a", "a"), ("d/e/f.txt", "f.txt"), ("my file", "my file"), ("..a", "..a"), ("/etc/x", "x")]
+        {
+            assert_eq!(base_name(name).unwrap(), base);
+        }
+        for bad in ["", "/", "d/", ".", "..", "a/..", "a\\b", "a\0b", "a\x1b[1m", "a\u{202e}b", "d/\n"] {
+            let failure = base_name(bad).unwrap_err().to_string();
+            assert!(failure.contains("-o PATH") && !failure.chars().any(is_unsafe), "{bad:?}: {failure}");
+        }
+    }
+
+    #[test]
+    fn windows_names() {
+        for good in ["a.txt", "console", "COM0", "nul1", "lpt10"] {
+            assert!(is_windows_name(good), "{good}");
+        }
+        for bad in ["CON", "nul.txt", "com1", "LPT9.x", "a:b", "a?", "a.", "a "] {
+            assert!(!is_windows_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn targets() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
+        let file = |output: &Path| target(Some(output), "d/name").unwrap();
+        assert_eq!(target(None, "d/name").unwrap(), Target::File("name".into()));
+        assert_eq!(file(Path::new("-")), Target::StandardOutput);
+        assert_eq!(file(here), Target::File(here.join("name")));
+        assert_eq!(file(&here.join("new/")), Target::File(here.join("new/name")));
+        assert_eq!(file(&here.join("other")), Target::File(here.join("other")));
+        fs::create_dir(here.join("name")).unwrap();
+        assert!(target(Some(here), "d/name").is_err());
+        assert!(target(Some(Path::new("")), "name").is_err());
+        assert!(target(Some(here), "..").is_err());
+        #[cfg(unix)]
+        assert_eq!(file(Path::new("/dev/null")), Target::Special("/dev/null".into()));
+    }
+}

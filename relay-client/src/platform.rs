@@ -1,0 +1,132 @@
+//! What not every system has, each with a plain fallback.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+/// Writes all of `bytes` at `offset`, without moving any cursor, so that several threads can write one file.
+///
+/// # Errors
+/// The system's.
+#[cfg(unix)]
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+/// Writes all of `bytes` at `offset`. The cursor moves, which nobody uses.
+///
+/// # Errors
+/// The system's.
+#[cfg(windows)]
+pub fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_write(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                bytes = bytes.get(n..).unwrap_or_default();
+                offset += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reads exactly `bytes.len()` bytes at `offset`.
+///
+/// # Errors
+/// The system's; [`io::ErrorKind::UnexpectedEof`] when the file is shorter.
+#[cfg(unix)]
+pub fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+/// Reads exactly `bytes.len()` bytes at `offset`. The cursor moves, which nobody uses.
+///
+/// # Errors
+/// The system's; [`io::ErrorKind::UnexpectedEof`] when the file is shorter.
+#[cfg(windows)]
+pub fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                bytes = bytes.get_mut(n..).unwrap_or_default();
+                offset += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Options for opening a file of ours to read and write, which refuse a symbolic link that somebody put in its place.
+#[must_use]
+pub fn open_no_follow() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.custom_flags(i32::try_from(flags.bits()).unwrap_or(0));
+    }
+    options
+}
+
+/// Whether `path` still leads to the open `file`, and not to another one that took its name meanwhile.
+///
+/// # Errors
+/// The system's, except that nothing is there.
+#[cfg(unix)]
+pub fn is_still(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let open = file.metadata()?;
+    match path.symlink_metadata() {
+        Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether `path` still leads to the open `file`: where an open file cannot be renamed, it does.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn is_still(_file: &File, _path: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Asks the file system for room for a file of `len` bytes, so that a full disk is known at the start.
+///
+/// # Errors
+/// Only that there is no room; a file system that cannot promise room is no error.
+#[cfg(target_os = "linux")]
+pub fn reserve(file: &File, len: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, len) {
+        Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(errno.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Promises nothing.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn reserve(_file: &File, _len: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// Makes a rename in `directory` survive a power cut, where directories can be synced.
+///
+/// # Errors
+/// The system's.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}

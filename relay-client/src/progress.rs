@@ -1,0 +1,293 @@
+//! What people and programs see of a run: bars on a terminal, plain lines elsewhere, JSON events, or only errors.
+
+use crate::cli::ShowArguments;
+use crate::event::Event;
+use crate::failure::Failure;
+use crate::show;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Tells what happens to whoever watches.
+pub struct Reporter {
+    view: View,
+    begun: Instant,
+    /// Bytes that are here.
+    position: AtomicU64,
+    /// When the next progress line is due, in milliseconds since `begun`.
+    due: AtomicU64,
+    transfer: Mutex<Transfer>,
+}
+
+/// The transfer that is under way.
+#[derive(Clone, Copy)]
+struct Transfer {
+    size: u64,
+    have: u64,
+    since: Instant,
+}
+
+enum View {
+    Quiet,
+    Lines,
+    Json,
+    Bars(Bars),
+}
+
+/// Milliseconds between two progress lines for people.
+const LINES_EVERY: u64 = 5_000;
+/// Milliseconds between two progress events for programs.
+const JSON_EVERY: u64 = 500;
+
+impl Reporter {
+    /// What the arguments and the terminal ask for.
+    #[must_use]
+    pub fn new(show: &ShowArguments) -> Reporter {
+        let view = if show.json {
+            View::Json
+        } else if show.quiet {
+            View::Quiet
+        } else if io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") {
+            View::Bars(Bars::new())
+        } else {
+            View::Lines
+        };
+        Reporter::with(view)
+    }
+
+    /// Says nothing.
+    #[must_use]
+    pub fn silent() -> Reporter {
+        Reporter::with(View::Quiet)
+    }
+
+    fn with(view: View) -> Reporter {
+        let begun = Instant::now();
+        let transfer = Mutex::new(Transfer { size: 0, have: 0, since: begun });
+        Reporter { view, begun, position: AtomicU64::new(0), due: AtomicU64::new(0), transfer }
+    }
+
+    /// Since the run began.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Something happened.
+    pub fn event(&self, event: &Event) {
+        if let Event::File { size, have, .. } = event {
+            self.begin(*size, *have);
+        }
+        match &self.view {
+            View::Quiet => {}
+            View::Json => print_json(event),
+            View::Lines => {
+                if let Some(line) = sentence(event) {
+                    eprintln!("{line}");
+                }
+            }
+            View::Bars(bars) => bars.event(event),
+        }
+    }
+
+    /// A line for people, a `note` for programs.
+    pub fn note(&self, message: String) {
+        self.event(&Event::Note { message });
+    }
+
+    /// Bytes of the file came.
+    pub fn bytes(&self, count: u64) {
+        let position = self.position.fetch_add(count, Ordering::Relaxed) + count;
+        match &self.view {
+            View::Quiet => {}
+            View::Bars(bars) => bars.bar.set_position(position),
+            View::Lines => self.line_if_due(position, LINES_EVERY),
+            View::Json => self.line_if_due(position, JSON_EVERY),
+        }
+    }
+
+    /// The run failed; said in every view.
+    pub fn failed(&self, failure: &Failure) {
+        if let View::Bars(bars) = &self.view {
+            bars.clear();
+        }
+        if matches!(self.view, View::Json) {
+            print_json(&Event::failed(failure));
+        }
+        print_failure(failure);
+    }
+
+    fn begin(&self, size: u64, have: u64) {
+        self.position.store(have, Ordering::Relaxed);
+        self.due.store(self.now() + LINES_EVERY.min(JSON_EVERY), Ordering::Relaxed);
+        if let Ok(mut transfer) = self.transfer.lock() {
+            *transfer = Transfer { size, have, since: Instant::now() };
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn line_if_due(&self, position: u64, every: u64) {
+        let now = self.now();
+        if now < self.due.load(Ordering::Relaxed) {
+            return;
+        }
+        self.due.store(now + every, Ordering::Relaxed);
+        let Ok(transfer) = self.transfer.lock().map(|transfer| *transfer) else { return };
+        let seconds = transfer.since.elapsed().as_secs_f64().max(1e-3);
+        let rate = (position.saturating_sub(transfer.have) as f64 / seconds) as u64;
+        self.event(&Event::Progress { bytes: position, size: transfer.size, rate });
+    }
+}
+
+/// Says on standard error why a run failed. A route's error brings its own frame.
+pub fn print_failure(failure: &Failure) {
+    match failure {
+        Failure::Route(rendered) => eprintln!("{rendered}"),
+        failure => eprintln!("error: {failure}"),
+    }
+}
+
+/// Writes an event as a line of JSON. Nobody is left to be told when standard output is gone.
+pub fn print_json(event: &impl serde::Serialize) {
+    if let Ok(mut line) = serde_json::to_string(event) {
+        line.push('\n');
+        let _ = io::stdout().lock().write_all(line.as_bytes());
+    }
+}
+
+/// An event in words; none for those that only a moving display needs.
+fn sentence(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Dialling { .. } => return None,
+        Event::Connected { .. } => return None,
+        Event::Hello { position, hop, agent, ms, .. } => {
+            format!("hop {position} ({hop}): {agent}, {}", show::milliseconds(from_ms(*ms)))
+        }
+        Event::File { name, size, have: 0 } => format!("{name}: {}", show::bytes(*size)),
+        Event::File { name, size, have } => {
+            format!("{name}: {}, of which {} are here already", show::bytes(*size), show::bytes(*have))
+        }
+        Event::Progress { bytes, size, rate } => progress_line(*bytes, *size, *rate),
+        Event::Note { message } => message.clone(),
+        Event::Same { path, by, hash, .. } => {
+            let hash = hash.as_ref().map(|hash| format!("\n{hash}")).unwrap_or_default();
+            format!("{path} is the same as the origin's (by {by}); nothing to fetch{hash}")
+        }
+        Event::Done { path, size, fetched, seconds, hash } => {
+            let to = path.as_deref().unwrap_or("standard output");
+            let duration = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+            let fetched_note = if fetched == size {
+                String::new()
+            } else {
+                format!(", {} of them fetched", show::bytes(*fetched))
+            };
+            format!(
+                "{to}: {}{fetched_note}, verified, in {} ({})\n{hash}",
+                show::bytes(*size),
+                show::seconds(duration),
+                show::rate(*fetched, duration)
+            )
+        }
+        Event::Failed { message, .. } => message.clone(),
+    })
+}
+
+fn from_ms(ms: f64) -> Duration {
+    Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
+}
+
+fn progress_line(bytes: u64, size: u64, rate: u64) -> String {
+    let percent = bytes.saturating_mul(100).checked_div(size).unwrap_or(100);
+    let left = size.saturating_sub(bytes).checked_div(rate).map(Duration::from_secs);
+    let left = left.map(|left| format!(", {} left", humantime::format_duration(left))).unwrap_or_default();
+    format!("{} of {} ({percent}%), {}/s{left}", show::bytes(bytes), show::bytes(size), show::bytes(rate))
+}
+
+/// The moving display: a line that tells what is awaited, then a bar.
+struct Bars {
+    all: MultiProgress,
+    bar: ProgressBar,
+}
+
+/// How often the moving display is drawn anew when nothing happens.
+const TICK: Duration = Duration::from_millis(100);
+
+impl Bars {
+    fn new() -> Bars {
+        let all = MultiProgress::new();
+        let bar = all.add(ProgressBar::new_spinner());
+        Bars { all, bar }
+    }
+
+    fn event(&self, event: &Event) {
+        match event {
+            Event::Dialling { hops, hop, .. } => {
+                self.bar.set_style(style("{spinner} {msg}"));
+                self.bar.enable_steady_tick(TICK);
+                self.bar.set_message(format!("hop 1 of {hops} ({hop}) …"));
+            }
+            Event::Connected { hop, address, .. } => {
+                self.bar.set_message(format!("hop 1 ({hop}): connected to {address}, awaiting its hello …"));
+            }
+            Event::Hello { position, next, .. } => {
+                self.line(event);
+                self.bar.set_message(match next {
+                    Some(next) => format!("hop {} ({next}) …", position + 1),
+                    None => "awaiting the file …".to_owned(),
+                });
+            }
+            Event::File { name, size, have } => {
+                self.bar.set_style(style(
+                    "{msg} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left",
+                ));
+                self.bar.set_message(name.clone());
+                self.bar.set_length(*size);
+                self.bar.set_position(*have);
+                self.bar.reset_eta();
+                self.bar.enable_steady_tick(TICK);
+            }
+            Event::Progress { .. } => {}
+            Event::Note { .. } | Event::Failed { .. } => self.line(event),
+            Event::Same { .. } | Event::Done { .. } => {
+                self.clear();
+                self.line(event);
+            }
+        }
+    }
+
+    /// A line that stays, above the moving ones.
+    fn line(&self, event: &Event) {
+        if let Some(line) = sentence(event) {
+            let _ = self.all.println(line);
+        }
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A display's template; a mistake in one is found by the test below.
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_lines() {
+        assert_eq!(progress_line(0, 0, 0), "0 B of 0 B (100%), 0 B/s");
+        assert_eq!(
+            progress_line(1 << 20, 4 << 20, 1 << 19),
+            "1.00 MiB of 4.00 MiB (25%), 512.00 KiB/s, 6s left"
+        );
+    }
+}

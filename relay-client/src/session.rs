@@ -1,0 +1,150 @@
+//! One chain to an origin, and the requests on it. Knows nothing of files here.
+
+use crate::event::Event;
+use crate::failure::Failure;
+use crate::progress::Reporter;
+use crate::stop::Until;
+use relay_chain::chain::{Step, Walk, random_id, walk};
+use relay_chain::requests::{AnswerError, Answers, Body};
+use relay_proto::file::Head;
+use relay_proto::frame::{Message, encode};
+use relay_proto::route::Route;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A chain that stands.
+pub struct Session<'a> {
+    route: &'a Route,
+    answers: Answers<TcpStream>,
+    silence: Duration,
+    received: u64,
+}
+
+/// A request's frame.
+///
+/// # Errors
+/// [`Failure::Usage`] when it does not fit a frame, which no checked name causes.
+pub fn request<M: Message>(message: &M) -> Result<Vec<u8>, Failure> {
+    encode(message).map_err(|e| Failure::Usage(format!("the request cannot be written: {e}")))
+}
+
+impl<'a> Session<'a> {
+    /// Builds the chain; `first` goes out right behind the `open`.
+    ///
+    /// # Errors
+    /// [`Failure::Walk`] names the hop where it ended.
+    pub async fn connect(
+        route: &'a Route,
+        silence: Duration,
+        first: &[u8],
+        reporter: &Reporter,
+    ) -> Result<Session<'a>, Failure> {
+        let id =
+            random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
+        let hops = route.hops().len();
+        reporter.event(&Event::Dialling { id: id.to_string(), hops, hop: route.hop(1).to_string() });
+        let plan = Walk { route, id, silence, first_requests: first };
+        let pipe =
+            walk(&plan, |step| reporter.event(&step_event(step, route))).await.map_err(Failure::Walk)?;
+        Ok(Session { route, answers: Answers::new(pipe.stream, silence), silence, received: 0 })
+    }
+
+    /// Sends a further request.
+    ///
+    /// # Errors
+    /// [`Failure::Broken`].
+    pub async fn send(&mut self, frame: &[u8]) -> Result<(), Failure> {
+        let stream = self.answers.get_mut();
+        let written = match timeout(self.silence, stream.write_all(frame)).await {
+            Ok(written) => written.map_err(AnswerError::from),
+            Err(_) => Err(AnswerError::Silent(self.silence)),
+        };
+        written.map_err(|error| self.broken(error))
+    }
+
+    /// The next answer's head.
+    ///
+    /// # Errors
+    /// [`Failure::Broken`].
+    pub async fn head(&mut self) -> Result<Head, Failure> {
+        let head = self.answers.head().await;
+        head.map_err(|error| self.broken(error))
+    }
+
+    /// The body that a successful head announces.
+    ///
+    /// # Errors
+    /// [`Failure::Broken`] for one that contradicts itself.
+    pub fn body(&self, head: &Head) -> Result<Body, Failure> {
+        Body::of(head).map_err(|error| self.broken(error))
+    }
+
+    /// The answers, for reading chunks, hashes and pages.
+    pub fn answers(&mut self) -> &mut Answers<TcpStream> {
+        &mut self.answers
+    }
+
+    /// Counts bytes of data, for the report when the chain breaks.
+    pub fn count(&mut self, bytes: u64) {
+        self.received += bytes;
+    }
+
+    /// The failure of this chain.
+    #[must_use]
+    pub fn broken(&self, error: AnswerError) -> Failure {
+        Failure::Broken { error, received: self.received, aftermath: None }
+    }
+
+    /// The origin's answer as a failure.
+    #[must_use]
+    pub fn refused(&self, head: &Head) -> Failure {
+        let position = self.route.hops().len();
+        Failure::Refused {
+            name: self.route.file().to_string(),
+            status: head.status,
+            message: head.message.clone(),
+            position,
+            origin: self.route.hop(position).clone(),
+        }
+    }
+}
+
+/// A step of a walk as an event.
+#[must_use]
+pub fn step_event(step: Step, route: &Route) -> Event {
+    let ms = |after: Duration| (after.as_secs_f64() * 1e6).round() / 1e3;
+    match step {
+        Step::Connected { address, after } => {
+            Event::Connected { hop: route.hop(1).to_string(), address: address.to_string(), ms: ms(after) }
+        }
+        Step::Hello { position, agent, after } => Event::Hello {
+            position,
+            hop: route.hop(position).to_string(),
+            agent,
+            ms: ms(after),
+            next: (position < route.hops().len()).then(|| route.hop(position + 1).to_string()),
+        },
+    }
+}
+
+/// The longest walk after a chain broke.
+const AFTERMATH_SILENCE: Duration = Duration::from_secs(3);
+
+/// Walks the route again after its chain went silent or broke, and says where it stops now, or that every hop answers.
+pub async fn aftermath(route: &Route, silence: Duration, until: &Until) -> Result<String, Failure> {
+    let id = random_id()
+        .map_err(|e: io::Error| Failure::local("read", Path::new("the system's random numbers"), e))?;
+    let plan = Walk { route, id, silence: silence.min(AFTERMATH_SILENCE), first_requests: &[] };
+    until
+        .bound(async {
+            Ok(match walk(&plan, |_| {}).await {
+                Ok(_) => "walking the route again, every hop answers now".to_owned(),
+                Err(error) => format!("walking the route again: {error}"),
+            })
+        })
+        .await
+}

@@ -1,0 +1,85 @@
+//! What this machine may do to a client: no room, no permission, Ctrl-C.
+
+use crate::client::{Place, end, wait_for_file};
+use crate::origin::{Origin, Sample, head};
+use relay_proto::chunk::CHUNK_LEN;
+use relay_proto::file::Conditions;
+use rustix::process::{Pid, Signal, kill_process};
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+/// An origin that sends one chunk of three, and then holds the connection until the client goes.
+fn stalling() -> Origin {
+    let sample = Sample::new(3 * CHUNK_LEN, 8, "v1");
+    Origin::start(move |mut visit| {
+        let sample = sample.clone();
+        async move {
+            visit.hello().await;
+            if visit.request().await.is_some() {
+                visit.head(&head(&sample, None, &Conditions::default())).await;
+                visit.chunk(&sample, 0).await;
+                let _ = visit.request().await;
+            }
+        }
+    })
+}
+
+#[test]
+fn an_interrupted_client_keeps_what_it_has() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let origin = stalling();
+        let place = Place::new();
+        let via = format!("127.0.0.1:{}", origin.port);
+        let child = place.command(&["--get", "f", "--via", &via, "--timeout", "1h"]).spawn().unwrap();
+        wait_for_file(&place.path("f.part"), CHUNK_LEN);
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        end(child).check(130, "interrupted");
+        assert!(!place.path("f").exists() && place.path("f.part").exists());
+    }
+}
+
+#[test]
+fn a_deadline() {
+    let origin = stalling();
+    let place = Place::new();
+    place.fetch("f", origin.port, &["--deadline", "200ms"]).check(6, "the deadline of 0.2 s passed");
+    assert!(!place.path("f").exists());
+}
+
+#[test]
+fn no_room_for_the_file() {
+    let sample = Sample::new(3 * CHUNK_LEN, 8, "v1");
+    let origin = Origin::good(&sample);
+    let place = Place::new();
+    let client = place.command(&["--get", "f", "--via", &format!("127.0.0.1:{}", origin.port)]);
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -f 2048; exec \"$0\" \"$@\""])
+        .arg(client.get_program())
+        .args(client.get_args());
+    limited
+        .current_dir(place.path(""))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    end(limited.spawn().unwrap()).check(8, "f.part").check(8, "ulimit -f");
+    assert!(!place.path("f").exists());
+}
+
+#[test]
+fn a_full_device() {
+    let origin = Origin::good(&Sample::new(CHUNK_LEN + 1, 8, "v1"));
+    let place = Place::new();
+    place.fetch("f", origin.port, &["-o", "/dev/full"]).check(8, "cannot write /dev/full");
+    place.fetch("f", origin.port, &["-o", "/dev/null"]).check(0, "verified");
+}
+
+#[test]
+fn targets_that_cannot_be_written() {
+    let origin = Origin::good(&Sample::new(CHUNK_LEN + 1, 8, "v1"));
+    let place = Place::new();
+    place.fetch("f", origin.port, &["-o", "/proc/no/f"]).check(8, "cannot create the directory /proc/no");
+    std::fs::write(place.path("g"), "precious").unwrap();
+    symlink(place.path("g"), place.path("f.part")).unwrap();
+    place.fetch("f", origin.port, &[]).check(8, "f.part");
+    assert_eq!(place.read("g"), b"precious");
+}

@@ -1,0 +1,10 @@
+//! The client as a process, against origins that keep the protocol and origins that break it.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+mod client;
+mod damage;
+mod fetch;
+#[cfg(unix)]
+mod local;
+mod origin;
