@@ -275,8 +275,14 @@ impl<F: Fetch> Task<F> {
             drop(lead.send(Lead::Follow(Arc::clone(&growing), follower)));
         }
         self.fill().settle(Stage::Growing(Arc::clone(&growing)));
-        if let Some(growth) = pump(&growing, growth, answer.into_body()).await {
-            self.keep(&growing, growth).await;
+        let pump = Pump { growing, fill: Arc::clone(self.fill()) };
+        let grown = pump.run(growth, answer.into_body()).await;
+        // It is found in the store from here on, so nobody needs to find the fetch any more.
+        drop(self);
+        if let Some(growth) = grown
+            && let Ok(Err(error)) = tokio::task::spawn_blocking(move || growth.keep()).await
+        {
+            tracing::warn!(%error, "the cache cannot keep a response");
         }
     }
 
@@ -297,24 +303,6 @@ impl<F: Fetch> Task<F> {
     fn not_shared(self, answer: Response<Body>, lead: oneshot::Sender<Lead>) {
         self.fill().settle(Stage::NotShared);
         drop(lead.send(Lead::Own(answer)));
-    }
-
-    async fn keep(&self, growing: &Growing, growth: Growth) {
-        let (fill, head) = (Arc::clone(self.fill()), growing.head().clone());
-        let job = move || {
-            if fill.invalid.load(Ordering::Acquire) {
-                return Ok(());
-            }
-            growth.commit(&fill.key, head).map(drop)
-        };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(job).await {
-            tracing::warn!(%error, "the cache cannot keep a response");
-        }
-        // An unsafe request may have come between the look and the commit.
-        if self.fill().invalid.load(Ordering::Acquire) {
-            let (store, key) = (Arc::clone(&self.cache().store), self.fill().key.clone());
-            drop(tokio::task::spawn_blocking(move || store.remove(&key)).await);
-        }
     }
 
     fn cache(&self) -> &Arc<Cache> {
@@ -341,65 +329,97 @@ pub fn differs(entry: &Entry, answer: &HeaderMap) -> bool {
     other(ETAG) || other(LAST_MODIFIED) || other_length
 }
 
-/// Writes the body as it comes; the growth is handed back once it is whole and all in the file.
-async fn pump(growing: &Growing, growth: Growth, mut body: Body) -> Option<Growth> {
-    let mut growth = Some(growth);
-    loop {
-        let batch = match next_batch(&mut body).await {
-            Some(Ok(batch)) => batch,
-            Some(Err(error)) => {
-                tracing::debug!(key = growing.head().key, %error, "a response broke off");
-                growing.ended(End::Broken);
+/// Writes a body as it comes.
+struct Pump {
+    growing: Arc<Growing>,
+    fill: Arc<Fill>,
+}
+
+impl Pump {
+    /// The growth is handed back once it is whole and an entry.
+    async fn run(&self, growth: Growth, mut body: Body) -> Option<Growth> {
+        let mut growth = Some(growth);
+        loop {
+            let batch = match next_batch(&mut body).await {
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => {
+                    tracing::debug!(key = self.fill.key.text(), %error, "a response broke off");
+                    return self.broken();
+                }
+                None => break,
+            };
+            growth = match growth {
+                Some(growth) => self.write(growth, batch).await?,
+                None => {
+                    self.pass(batch).await?;
+                    None
+                }
+            };
+        }
+        if self.growing.length().is_some_and(|length| length != self.growing.arrived()) {
+            return self.broken();
+        }
+        if let Some(unpublished) = growth.take_if(|growth| !growth.is_published()) {
+            growth = self.publish(unpublished).await;
+        }
+        self.growing.ended(End::Whole);
+        growth
+    }
+
+    /// The outer `None`: nobody needs the rest. The inner: the file takes no more.
+    async fn write(&self, mut growth: Growth, batch: Vec<Bytes>) -> Option<Option<Growth>> {
+        let job = tokio::task::spawn_blocking(move || {
+            let written = growth.write(&batch);
+            (growth, written, batch)
+        });
+        let Ok((growth, written, batch)) = job.await else { return self.broken() };
+        match written {
+            Ok(()) => {
+                let length = growth.length();
+                let is_last = self.growing.length() == Some(length);
+                // Who has read the last byte finds the entry when it asks again.
+                let growth = if is_last { self.publish(growth).await } else { Some(growth) };
+                self.growing.grown_to(length);
+                Some(growth)
+            }
+            Err(error) => {
+                tracing::warn!(key = self.fill.key.text(), %error, "the cache cannot keep a response; it is passed on uncached");
+                drop(tokio::task::spawn_blocking(move || drop(growth)));
+                self.pass(batch).await?;
+                Some(None)
+            }
+        }
+    }
+
+    async fn pass(&self, batch: Vec<Bytes>) -> Option<()> {
+        for piece in batch {
+            if self.growing.pass(piece).await.is_err() {
+                return self.broken();
+            }
+        }
+        Some(())
+    }
+
+    async fn publish(&self, mut growth: Growth) -> Option<Growth> {
+        let (fill, head) = (Arc::clone(&self.fill), self.growing.head().clone());
+        let job = move || {
+            if fill.invalid.load(Ordering::Acquire) {
                 return None;
             }
-            None => break,
-        };
-        growth = match growth {
-            Some(growth) => write(growing, growth, batch).await?,
-            None => {
-                pass(growing, batch).await?;
-                None
+            if let Err(error) = growth.publish(&fill.key, head) {
+                tracing::warn!(key = fill.key.text(), %error, "the cache cannot keep a response");
+                return None;
             }
+            // An unsafe request may have come between the look and the entry. Dropped, the entry is gone.
+            (!fill.invalid.load(Ordering::Acquire)).then_some(growth)
         };
+        tokio::task::spawn_blocking(job).await.ok().flatten()
     }
-    let whole = growing.length().is_none_or(|length| length == growing.arrived());
-    growing.ended(if whole { End::Whole } else { End::Broken });
-    growth.filter(|_| whole)
-}
 
-/// The outer `None`: nobody needs the rest. The inner: the file takes no more.
-async fn write(growing: &Growing, mut growth: Growth, batch: Vec<Bytes>) -> Option<Option<Growth>> {
-    let length: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
-    let job = tokio::task::spawn_blocking(move || {
-        let written = growth.write(&batch);
-        (growth, written, batch)
-    });
-    let Ok((growth, written, batch)) = job.await else {
-        growing.ended(End::Broken);
-        return None;
-    };
-    match written {
-        Ok(()) => {
-            growing.grown_to(growing.arrived() + length);
-            Some(Some(growth))
-        }
-        Err(error) => {
-            tracing::warn!(key = growing.head().key, %error, "the cache cannot keep a response; it is passed on uncached");
-            drop(tokio::task::spawn_blocking(move || drop(growth)));
-            pass(growing, batch).await?;
-            Some(None)
-        }
+    fn broken<T>(&self) -> Option<T> {
+        self.growing.ended(End::Broken);
+        None
     }
-}
-
-async fn pass(growing: &Growing, batch: Vec<Bytes>) -> Option<()> {
-    for piece in batch {
-        if growing.pass(piece).await.is_err() {
-            growing.ended(End::Broken);
-            return None;
-        }
-    }
-    Some(())
 }
 
 /// Waits for bytes and takes along what else is there already.

@@ -7,7 +7,8 @@
 //! DIR/entries/ab/ab…-N.body, .json    one response: its body, and its metadata
 //! ```
 //!
-//! The metadata file is the commit record. A body is written under `tmp`, brought to the disk, renamed, and only then
+//! A body that is whole is an entry at once, in memory, and comes to the disk a moment later, where the metadata file is the
+//! commit record. A body is written under `tmp`, brought to the disk, renamed, and only then
 //! its metadata is written beside it in the same way; no name is ever used for a second body. So whatever stops the
 //! process or the machine, there is either a whole entry or none, and the next start sweeps away what belongs to none.
 //! On top of that an entry is used only if its body has the length, and a small one also the BLAKE3 hash, that the
@@ -117,6 +118,7 @@ pub struct Growth {
     reserved: u64,
     hasher: blake3::Hasher,
     small: Option<Vec<u8>>,
+    published: Option<(Key, Arc<Entry>)>,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +126,8 @@ struct Index {
     keys: HashMap<KeyId, Vec<Row>>,
     /// Every entry once, the next to be looked at for eviction first.
     queue: VecDeque<(KeyId, u64)>,
+    /// Entries whose files are not in their places yet.
+    arriving: HashMap<u64, Arc<Entry>>,
     entries: usize,
     stored: u64,
     reserved: u64,
@@ -212,7 +216,8 @@ impl Store {
 
     /// An entry that is in memory. Does not block.
     pub fn hot(&self, key: &Key, number: u64) -> Option<Arc<Entry>> {
-        self.hot.get(&number).filter(|entry| entry.head().key == key.text())
+        let entry = self.hot.get(&number).or_else(|| self.index().arriving.get(&number).cloned());
+        entry.filter(|entry| entry.head().key == key.text())
     }
 
     /// An entry from the disk. One that is not whole is removed.
@@ -252,6 +257,7 @@ impl Store {
             reserved: 0,
             hasher: blake3::Hasher::new(),
             small: Some(Vec::new()),
+            published: None,
         })
     }
 
@@ -259,18 +265,24 @@ impl Store {
     pub fn update(&self, key: &Key, old: &Entry, head: Head) -> Arc<Entry> {
         let record = Record::new(&head, old.hash());
         let entry = Arc::new(old.with_head(head, record.size()));
+        if !self.holds(key.id(), old.number()) {
+            return entry;
+        }
         // Memory first: what the disk does not take is only asked for again after a restart.
-        if self.holds(key.id(), old.number()) {
-            self.hot.insert(old.number(), Arc::clone(&entry));
-            let path = self.path(key.id(), old.number(), "json");
-            if let Err(error) = self.write_record(&path, old.number(), &record, false) {
-                tracing::warn!(%error, "the cache cannot note that a response is still good");
-            }
-            // Evicted meanwhile: then the file written just now belongs to nothing.
-            if !self.holds(key.id(), old.number()) {
-                drop(fs::remove_file(&path));
-                self.hot.remove(&old.number());
-            }
+        self.hot.insert(old.number(), Arc::clone(&entry));
+        if let Some(arriving) = self.index().arriving.get_mut(&old.number()) {
+            // Who brings it to the disk writes its record.
+            *arriving = Arc::clone(&entry);
+            return entry;
+        }
+        let path = self.path(key.id(), old.number(), "json");
+        if let Err(error) = self.write_record(&path, &record, false) {
+            tracing::warn!(%error, "the cache cannot note that a response is still good");
+        }
+        // Evicted meanwhile: then the file written just now belongs to nothing.
+        if !self.holds(key.id(), old.number()) {
+            drop(fs::remove_file(&path));
+            self.hot.remove(&old.number());
         }
         entry
     }
@@ -380,14 +392,25 @@ impl Store {
         }
     }
 
-    fn write_record(
-        &self,
-        path: &Path,
-        number: u64,
-        record: &Record,
-        durable: bool,
-    ) -> Result<(), StoreError> {
-        let unfinished = self.dir.join("tmp").join(format!("{number:016x}.json"));
+    /// Removes what a new entry takes the place of, and the oldest of too many variants. `older` has the newest first.
+    fn replace(&self, key: &Key, entry: &Entry, mut older: Vec<u64>) {
+        older.retain(|number| {
+            let old = self.hot(key, *number).or_else(|| self.load(key, *number));
+            let replaced = old.is_none_or(|old| old.head().selecting == entry.head().selecting);
+            if replaced {
+                self.remove_row(key.id(), *number);
+            }
+            !replaced
+        });
+        for number in older.iter().skip(MOST_VARIANTS - 1) {
+            self.remove_row(key.id(), *number);
+        }
+    }
+
+    fn write_record(&self, path: &Path, record: &Record, durable: bool) -> Result<(), StoreError> {
+        // Two may write the same record at once, but never into one file.
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let unfinished = self.dir.join("tmp").join(format!("{number:016x}"));
         let written = (|| {
             let mut file = File::create(&unfinished)?;
             file.write_all(record.text())?;
@@ -404,6 +427,16 @@ impl Store {
 }
 
 impl Growth {
+    /// How many bytes it holds.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether it is an entry already.
+    pub fn is_published(&self) -> bool {
+        self.published.is_some()
+    }
+
     /// The file, for those who read it while it grows.
     pub fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
@@ -427,51 +460,67 @@ impl Growth {
         Ok(())
     }
 
-    /// Makes a whole entry of it, in place of what was stored for the same key and request fields.
-    pub fn commit(mut self, key: &Key, mut head: Head) -> Result<Arc<Entry>, StoreError> {
+    /// Makes an entry of it that is found from now on, in place of what was stored for the same key and request fields. It
+    /// outlives the process once it is also [kept](Self::keep).
+    pub fn publish(&mut self, key: &Key, mut head: Head) -> Result<(), StoreError> {
         head.length = self.length;
         let hash = self.hasher.finalize();
         let record = Record::new(&head, hash);
         self.reserve(self.length + record.size())?;
-        let store = Arc::clone(&self.store);
-        let body = store.path(key.id(), self.number, "body");
+        let small = self.small.take().map(Bytes::from);
+        let entry = Arc::new(Entry::new(self.number, head, hash, record.size(), small, self.file()));
+        let older = self.store.rows(key);
+        self.store.hot.insert(self.number, Arc::clone(&entry));
+        {
+            let mut index = self.store.index();
+            index.reserved -= self.reserved;
+            index.arriving.insert(self.number, Arc::clone(&entry));
+            index.add(key.id(), self.number, self.reserved, self.store.opened.elapsed());
+            self.reserved = 0;
+        }
+        self.store.replace(key, &entry, older);
+        self.published = Some((key.clone(), entry));
+        Ok(())
+    }
+
+    /// Brings a published entry to the disk.
+    pub fn keep(mut self) -> Result<(), StoreError> {
+        let Some((key, entry)) = self.published.take() else { return Ok(()) };
+        let (store, id) = (Arc::clone(&self.store), key.id());
+        // The origin may have confirmed it meanwhile.
+        let entry = store.index().arriving.get(&self.number).cloned().unwrap_or(entry);
+        let record = Record::new(entry.head(), entry.hash());
+        let kept = self.rename_and_record(id, &record);
+        self.store.index().arriving.remove(&self.number);
+        if kept.is_err() {
+            store.remove_row(id, self.number);
+        } else if !store.holds(id, self.number) {
+            // Evicted before the files were there to be deleted.
+            store.delete_files(id, self.number);
+        }
+        kept
+    }
+
+    /// Both, one after the other.
+    #[cfg(test)]
+    pub fn commit(mut self, key: &Key, head: Head) -> Result<(), StoreError> {
+        self.publish(key, head)?;
+        self.keep()
+    }
+
+    fn rename_and_record(&mut self, id: KeyId, record: &Record) -> Result<(), StoreError> {
+        let body = self.store.path(id, self.number, "body");
         if let Some(parent) = body.parent() {
             fs::create_dir_all(parent).map_err(failed("make the directory", parent))?;
         }
         self.file.sync_data().map_err(failed("write", &self.path))?;
         fs::rename(&self.path, &body).map_err(failed("write", &body))?;
-        self.path.clone_from(&body);
-        store.write_record(&store.path(key.id(), self.number, "json"), self.number, &record, true)?;
-        let small = self.small.take().map(Bytes::from);
-        let entry = Arc::new(Entry::new(self.number, head, hash, record.size(), small, self.file()));
-        self.hand_over(key, &entry);
-        Ok(entry)
-    }
-
-    /// From here on the files are the index's.
-    fn hand_over(mut self, key: &Key, entry: &Arc<Entry>) {
-        let store = Arc::clone(&self.store);
         self.path = PathBuf::new();
-        store.hot.insert(self.number, Arc::clone(entry));
-        let mut rows = store.rows(key);
-        {
-            let mut index = store.index();
-            index.reserved -= self.reserved;
-            index.add(key.id(), self.number, self.reserved, store.opened.elapsed());
-            self.reserved = 0;
+        let written = self.store.write_record(&self.store.path(id, self.number, "json"), record, true);
+        if written.is_err() {
+            drop(fs::remove_file(&body));
         }
-        // Newest first, so what is left after the others that ask for different things is the oldest.
-        rows.retain(|number| {
-            let old = store.hot(key, *number).or_else(|| store.load(key, *number));
-            let replaced = old.is_none_or(|old| old.head().selecting == entry.head().selecting);
-            if replaced {
-                store.remove_row(key.id(), *number);
-            }
-            !replaced
-        });
-        for number in rows.iter().skip(MOST_VARIANTS - 1) {
-            store.remove_row(key.id(), *number);
-        }
+        written
     }
 
     fn reserve(&mut self, bytes: u64) -> Result<(), StoreError> {
@@ -488,6 +537,10 @@ impl Drop for Growth {
     fn drop(&mut self) {
         if self.reserved > 0 {
             self.store.index().reserved -= self.reserved;
+        }
+        if let Some((key, _)) = self.published.take() {
+            self.store.index().arriving.remove(&self.number);
+            self.store.remove_row(key.id(), self.number);
         }
         if !self.path.as_os_str().is_empty() {
             drop(fs::remove_file(&self.path));

@@ -33,7 +33,7 @@ fn head(key: &Key) -> Head {
     Head::new(key, &HeaderMap::new(), StatusCode::OK, fields, Times { sent: now, received: now })
 }
 
-fn put(store: &Arc<Store>, key: &Key, body: &[u8]) -> Result<Arc<Entry>, StoreError> {
+fn put(store: &Arc<Store>, key: &Key, body: &[u8]) -> Result<(), StoreError> {
     let mut growth = store.begin().unwrap();
     growth.write(&[Bytes::copy_from_slice(body)])?;
     growth.commit(key, head(key))
@@ -199,6 +199,32 @@ fn a_body_that_is_given_up_leaves_nothing() {
     drop(growth);
     assert_eq!(store.size(), 0);
     assert!(files(&place).is_empty());
+}
+
+#[test]
+fn a_published_entry_is_found_before_it_is_on_the_disk() {
+    let place = Place::new("published");
+    let store = open(&place, 1 << 30);
+    let key = Key::new("http://a/");
+    let long = vec![3; SMALL_BODY as usize * 2];
+    let begin = || {
+        let mut growth = store.begin().unwrap();
+        growth.write(&[Bytes::from(long.clone())]).unwrap();
+        growth.publish(&key, head(&key)).unwrap();
+        growth
+    };
+    let growth = begin();
+    assert_eq!(get(&store, &key).unwrap(), long);
+    // Removed before it is kept: then it must not come back.
+    store.remove(&key);
+    growth.keep().unwrap();
+    assert!(files(&place).is_empty() && store.is_empty());
+    // Given up before it is kept.
+    drop(begin());
+    assert_eq!(get(&store, &key), None);
+    assert!(files(&place).is_empty() && store.size() == 0);
+    begin().keep().unwrap();
+    assert_eq!(files(&place).len(), 2);
 }
 
 #[test]

@@ -1,0 +1,196 @@
+//! The cache and its disk: whole or not at all, within its size, and no harm to the client when the disk is full.
+
+use super::proxy_front::{Front, Setup};
+use super::raw_http::{PATIENCE, connect, get, lines, read_answer};
+use super::scripted_upstream::{Upstream, answer};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "waited too long: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|place| (place % 251) as u8).collect()
+}
+
+fn serving(body: Vec<u8>) -> Upstream {
+    Upstream::start(move |_, stream| {
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nCache-Control: max-age=60\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).unwrap();
+        drop(stream.write_all(&body));
+    })
+}
+
+fn in_dir(upstream: SocketAddr, dir: &Path, size: u64) -> Front {
+    Setup { cache_size: Some(size), ..Setup::reverse(upstream) }.start_in(Some(dir))
+}
+
+fn unfinished(dir: &Path) -> usize {
+    std::fs::read_dir(dir.join("tmp")).unwrap().count()
+}
+
+#[test]
+fn what_is_stored_outlives_the_process() {
+    let dir = TempDir::new().unwrap();
+    let (small, large) = (serving(b"small".to_vec()), serving(pattern(1_000_000)));
+    for (upstream, length) in [(&small, 5), (&large, 1_000_000)] {
+        let front = in_dir(upstream.address, dir.path(), 1 << 30);
+        assert_eq!(get(front.address, "/", &[]).body.len(), length);
+        until("it is stored", || !front.cache().is_empty() && unfinished(dir.path()) == 0);
+    }
+    for (upstream, body) in [(&small, b"small".to_vec()), (&large, pattern(1_000_000))] {
+        let front = in_dir(upstream.address, dir.path(), 1 << 30);
+        let answer = get(front.address, "/", &[]);
+        assert!(answer.is_hit() && answer.body == body, "{}", answer.cache_status());
+    }
+    assert_eq!((small.count(), large.count()), (1, 1));
+}
+
+/// An upstream that dies in the middle, in every way that a body can be delimited.
+#[test]
+fn a_body_that_breaks_off_is_never_stored() {
+    for head in ["Content-Length: 1000000", "Transfer-Encoding: chunked", "Connection: close"] {
+        let dir = TempDir::new().unwrap();
+        let upstream = Upstream::start(move |_, stream| {
+            let text = format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n{head}\r\n\r\n");
+            stream.write_all(text.as_bytes()).unwrap();
+            if head.starts_with("Transfer") {
+                stream.write_all(b"7a120\r\n").unwrap();
+            }
+            stream.write_all(&pattern(400_000)).unwrap();
+        });
+        let front = in_dir(upstream.address, dir.path(), 1 << 30);
+        for turn in 1..=2 {
+            let answer = get(front.address, "/", &[]);
+            assert!(!answer.whole || head.starts_with("Connection"), "{head}");
+            assert_eq!(upstream.count(), turn, "{head}: asked again, for nothing was stored");
+        }
+        until("nothing is left over", || unfinished(dir.path()) == 0);
+        assert!(front.cache().is_empty() && front.cache().size() == 0, "{head}");
+    }
+}
+
+#[test]
+fn a_response_larger_than_the_cache_is_passed_on_whole() {
+    let body = pattern(3_000_000);
+    // Announced, it is not even begun; unannounced, the end of the room comes in the middle.
+    let announced = serving(body.clone());
+    let sent = body.clone();
+    let unannounced = Upstream::start(move |_, stream| {
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .unwrap();
+        for piece in sent.chunks(100_000) {
+            let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
+            chunk.extend_from_slice(piece);
+            chunk.extend_from_slice(b"\r\n");
+            stream.write_all(&chunk).unwrap();
+        }
+        stream.write_all(b"0\r\n\r\n").unwrap();
+    });
+    for upstream in [announced, unannounced] {
+        let dir = TempDir::new().unwrap();
+        let front = in_dir(upstream.address, dir.path(), 1_000_000);
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let address = front.address;
+                thread::spawn(move || get(address, "/", &[]))
+            })
+            .collect();
+        for reader in readers {
+            let answer = reader.join().unwrap();
+            assert!(answer.whole && answer.body == body);
+        }
+        assert!(front.cache().is_empty());
+        until("nothing is left over", || unfinished(dir.path()) == 0 && front.cache().size() == 0);
+    }
+}
+
+#[test]
+fn the_size_is_kept() {
+    let dir = TempDir::new().unwrap();
+    let upstream = serving(pattern(100_000));
+    let limit = 1_000_000;
+    let front = in_dir(upstream.address, dir.path(), limit);
+    for number in 0..30 {
+        get(front.address, &format!("/{number}"), &[]);
+        assert!(get(front.address, "/0", &[]).is_hit() || number == 0, "what is used stays");
+        assert!(front.cache().size() <= limit);
+    }
+    until("all is on the disk", || unfinished(dir.path()) == 0);
+    let on_disk: u64 = walk(dir.path()).iter().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(on_disk <= limit, "{on_disk}");
+    assert!(front.cache().len() >= 5);
+}
+
+fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
+    std::fs::read_dir(dir)
+        .unwrap()
+        .flatten()
+        .flat_map(|file| if file.path().is_dir() { walk(&file.path()) } else { vec![file.path()] })
+        .collect()
+}
+
+/// A real full disk: a small file system in memory. Needs the right to mount.
+#[cfg(target_os = "linux")]
+#[test]
+fn with_the_disk_full_clients_get_everything_uncached() {
+    struct Mounted(TempDir);
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            drop(std::process::Command::new("umount").arg(self.0.path()).status());
+        }
+    }
+    let place = TempDir::new().unwrap();
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+        .arg(place.path())
+        .output();
+    if !mount.is_ok_and(|mount| mount.status.success()) {
+        eprintln!("SKIPPED with_the_disk_full_clients_get_everything_uncached: no right to mount a tmpfs");
+        return;
+    }
+    let place = Mounted(place);
+    let body = pattern(5_000_000);
+    let upstream = serving(body.clone());
+    let front = in_dir(upstream.address, place.0.path(), 1 << 30);
+    let mut slow = connect(front.address);
+    slow.write_all(lines(&["GET / HTTP/1.1", "Host: a", "Connection: close"]).as_bytes()).unwrap();
+    let quick = get(front.address, "/", &[]);
+    let slow = thread::spawn(move || read_answer(&mut slow, false));
+    assert!(quick.whole && quick.body == body);
+    let slow = slow.join().unwrap();
+    assert!(slow.whole && slow.body == body);
+    until("nothing is left over", || unfinished(place.0.path()) == 0 && front.cache().size() == 0);
+    // What fits is stored again afterwards.
+    let small = serving(b"small".to_vec());
+    drop(front);
+    let front = in_dir(small.address, place.0.path(), 1 << 30);
+    get(front.address, "/", &[]);
+    assert!(get(front.address, "/", &[]).is_hit());
+}
+
+#[test]
+fn a_cache_is_for_one_process() {
+    use relay_node::http::cache::{Cache, Clock};
+    let dir = TempDir::new().unwrap();
+    let upstream = Upstream::fixed(answer("200 OK", &[], ""));
+    let _front = in_dir(upstream.address, dir.path(), 1 << 20);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _guard = runtime.enter();
+    let error = Cache::open(dir.path(), 1 << 20, Clock::System).unwrap_err().to_string();
+    assert!(
+        error.contains("in use by another process") && error.contains("name another directory"),
+        "{error}"
+    );
+}

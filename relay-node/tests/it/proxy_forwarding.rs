@@ -1,0 +1,252 @@
+//! What a proxy passes on, and what not.
+
+use super::proxy_front::Setup;
+use super::raw_http::{ask, connect, get, read_answer, request};
+use super::scripted_upstream::{Upstream, answer};
+use relay_node::http::proxy_dial::ProxyLimits;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn limits(milliseconds: u64) -> ProxyLimits {
+    let limit = Duration::from_millis(milliseconds);
+    ProxyLimits { lookup: limit, connect: limit, answer: limit, silence: limit, tunnel_idle: limit }
+}
+
+/// A port that nobody listens on.
+fn closed_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn fields_of_the_connection_stay_and_the_way_is_noted() {
+    let fields = ["X-Up: 1", "Connection: X-Up", "Keep-Alive: timeout=5", "Via: 1.0 inner", "X-End: 1"];
+    let upstream = Upstream::fixed(answer("200 OK", &fields, "hello"));
+    let front = Setup::reverse(upstream.address).start();
+    let got = get(
+        front.address,
+        "/path?query",
+        &[
+            "Connection: X-Down",
+            "X-Down: 1",
+            "TE: trailers",
+            "Proxy-Authorization: Basic eA==",
+            "X-Through: 1",
+            "X-Forwarded-For: 192.0.2.1",
+        ],
+    );
+    assert_eq!((got.status, got.text().as_str()), (200, "hello"));
+    assert_eq!(got.field("x-up"), None);
+    assert_eq!(got.field("keep-alive"), None);
+    assert_eq!(got.field("x-end").as_deref(), Some("1"));
+    assert_eq!(got.field("via"), Some(format!("1.0 inner, 1.1 {}", front.pseudonym)));
+    let seen = upstream.last();
+    assert_eq!(seen.line, "GET /path?query HTTP/1.1");
+    assert_eq!(seen.field("host"), Some(upstream.address.to_string().as_str()));
+    for gone in ["x-down", "te", "proxy-authorization", "connection"] {
+        assert_eq!(seen.field(gone), None, "{gone}");
+    }
+    assert_eq!(seen.field("x-through"), Some("1"));
+    assert_eq!(seen.field("via"), Some(format!("1.1 {}", front.pseudonym).as_str()));
+    assert_eq!(seen.field("x-forwarded-for"), Some("192.0.2.1, 127.0.0.1"));
+    assert_eq!(seen.field("forwarded"), Some("for=127.0.0.1;proto=http"));
+}
+
+#[test]
+fn request_bodies_stream_both_ways_of_delimiting() {
+    let upstream = Upstream::start(|seen, stream| {
+        stream.write_all(&answer("200 OK", &[], &format!("{} bytes", seen.body.len()))).unwrap();
+    });
+    let front = Setup::reverse(upstream.address).start();
+    let mut stream = connect(front.address);
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3000000\r\n\r\n")
+        .unwrap();
+    stream.write_all(&vec![7; 3_000_000]).unwrap();
+    assert_eq!(read_answer(&mut stream, false).text(), "3000000 bytes");
+    assert_eq!(upstream.last().field("content-length"), Some("3000000"));
+    let mut stream = connect(front.address);
+    stream
+        .write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
+    for _ in 0..100 {
+        stream.write_all(b"1000\r\n").unwrap();
+        stream.write_all(&[7; 0x1000]).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    assert_eq!(read_answer(&mut stream, false).text(), "409600 bytes");
+    assert_eq!(upstream.last().field("transfer-encoding"), Some("chunked"));
+    // The first byte of a body arrives before the last is sent.
+    let (began, begun) = std::sync::mpsc::channel();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        while !seen.ends_with(b"half") {
+            stream.read_exact(&mut byte).unwrap();
+            seen.push(byte[0]);
+        }
+        began.send(()).unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+        stream.write_all(&answer("200 OK", &[], "done")).unwrap();
+    });
+    let front = Setup::reverse(address).start();
+    let mut stream = connect(front.address);
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 8\r\n\r\nhalf")
+        .unwrap();
+    begun.recv_timeout(super::raw_http::PATIENCE).expect("the first half arrives");
+    stream.write_all(b"full").unwrap();
+    assert_eq!(read_answer(&mut stream, false).text(), "done");
+}
+
+#[test]
+fn a_head_keeps_its_length_and_has_no_body() {
+    let mut reply = answer("200 OK", &[], "hello");
+    reply.truncate(reply.len() - 5);
+    let upstream = Upstream::fixed(reply);
+    let front = Setup::reverse(upstream.address).start();
+    let head = request(front.address, "HEAD", "/", &[]);
+    assert_eq!((head.status, head.field("content-length").as_deref()), (200, Some("5")));
+}
+
+#[test]
+fn what_fails_upstream_is_named() {
+    let nobody = closed_port();
+    let front = Setup::reverse(nobody).start();
+    let refused = get(front.address, "/", &[]);
+    assert_eq!(refused.status, 502);
+    assert!(
+        refused.text().contains(&nobody.to_string()) || refused.text().contains("127.0.0.1"),
+        "{}",
+        refused.text()
+    );
+    assert!(refused.text().contains("did not accept a connection"), "{}", refused.text());
+
+    let silent = Upstream::start(|_, _| thread::sleep(Duration::from_secs(5)));
+    let front = Setup { limits: limits(200), ..Setup::reverse(silent.address) }.start();
+    let late = get(front.address, "/", &[]);
+    assert_eq!(late.status, 504);
+    assert!(late.text().contains("did not begin to answer within 200 ms"), "{}", late.text());
+
+    let hangs_up = Upstream::start(|_, _| {});
+    let front = Setup::reverse(hangs_up.address).start();
+    assert_eq!(get(front.address, "/", &[]).status, 502);
+
+    let babbles = Upstream::fixed(b"220 mail.test ESMTP\r\n".to_vec());
+    let front = Setup::reverse(babbles.address).start();
+    assert_eq!(get(front.address, "/", &[]).status, 502);
+}
+
+#[test]
+fn an_upstream_that_stops_in_the_middle_is_cut_off() {
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").unwrap();
+        thread::sleep(Duration::from_secs(5));
+    });
+    let front = Setup { limits: limits(300), ..Setup::reverse(upstream.address) }.start();
+    let began = Instant::now();
+    let answer = get(front.address, "/", &[]);
+    assert!(!answer.whole && answer.text() == "half");
+    assert!(began.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
+fn a_loop_ends_at_once() {
+    // A port that the proxy itself will listen on cannot be known before; so two proxies, each the other's upstream,
+    // joined by a plain relay of bytes that is told the second's address afterwards.
+    let joint = TcpListener::bind("127.0.0.1:0").unwrap();
+    let first = Setup::caching(joint.local_addr().unwrap()).start();
+    let second = Setup::caching(first.address).start();
+    let target = second.address;
+    thread::spawn(move || {
+        for stream in joint.incoming().flatten() {
+            thread::spawn(move || {
+                let onward = connect(target);
+                let (mut from, mut to) = (stream.try_clone().unwrap(), onward.try_clone().unwrap());
+                thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
+                let (mut from, mut to) = (onward, stream);
+                drop(std::io::copy(&mut from, &mut to));
+            });
+        }
+    });
+    get(second.address, "/warm", &[]);
+    let began = Instant::now();
+    let answer = get(first.address, "/", &[]);
+    let took = began.elapsed();
+    assert_eq!(answer.status, 508, "{}", answer.text());
+    assert!(answer.text().contains("come back to the node"), "{}", answer.text());
+    // Not measured against a stopwatch of a loaded machine: without the notice it would take the time limit of a minute.
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let hops: Vec<String> = (0..40).map(|hop| format!("1.1 hop-{hop}")).collect();
+    let answer = get(first.address, "/", &[&format!("Via: {}", hops.join(", "))]);
+    assert_eq!(answer.status, 508);
+}
+
+#[test]
+fn the_forward_proxy_goes_only_where_it_is_allowed() {
+    let upstream = Upstream::fixed(answer("200 OK", &[], "hello"));
+    let (allowed, port) = (upstream.address.to_string(), upstream.address.port());
+    let front = Setup::forward(std::slice::from_ref(&allowed)).start();
+    let got = get(front.address, &format!("http://{allowed}/x?y"), &[]);
+    assert_eq!((got.status, got.text().as_str()), (200, "hello"));
+    assert_eq!(upstream.last().line, "GET /x?y HTTP/1.1");
+    assert_eq!(upstream.last().field("host"), Some(allowed.as_str()), "not the client's Host");
+    for (target, status) in [
+        (format!("http://127.0.0.1:{}/", port.wrapping_add(1).max(1)), 403),
+        (format!("http://127.0.0.2:{port}/"), 403),
+        (format!("http://[::1]:{port}/"), 403),
+        ("http://169.254.169.254/latest".to_owned(), 403),
+        (format!("https://127.0.0.1:{port}/"), 400),
+        // The same address in other clothes is the same address.
+        (format!("http://[::ffff:127.0.0.1]:{port}/"), 200),
+        (format!("http://localhost:{port}/"), 200),
+    ] {
+        let got = get(front.address, &target, &[]);
+        assert_eq!(got.status, status, "{target}: {}", got.text());
+        assert!(status != 403 || got.text().contains("--allow-proxy"), "{}", got.text());
+    }
+    // A forward proxy alone has nothing at its own paths, and a reverse proxy alone goes nowhere else.
+    assert_eq!(get(front.address, "/", &[]).status, 400);
+    let reverse = Setup::reverse(upstream.address).start();
+    assert_eq!(get(reverse.address, &format!("http://{allowed}/"), &[]).status, 403);
+    let open = Setup::forward(&["*".to_owned()]).start();
+    assert_eq!(get(open.address, &format!("http://{allowed}/"), &[]).status, 403, "* means public hosts");
+    assert_eq!(get(open.address, &format!("http://localhost:{port}/"), &[]).status, 403);
+}
+
+#[test]
+fn the_forward_proxy_caches_by_where_it_fetched() {
+    let one = Upstream::fixed(answer("200 OK", &["Cache-Control: max-age=60"], "one"));
+    let two = Upstream::fixed(answer("200 OK", &["Cache-Control: max-age=60"], "two"));
+    let allow = [one.address.to_string(), two.address.to_string()];
+    let front = Setup { cache_size: Some(1 << 20), ..Setup::forward(&allow) }.start();
+    for _ in 0..2 {
+        let host = |at: &str| {
+            vec![
+                format!("GET http://{at}/ HTTP/1.1"),
+                "Host: lies.test".to_owned(),
+                "Connection: close".to_owned(),
+            ]
+        };
+        for (at, body) in [(&allow[0], "one"), (&allow[1], "two")] {
+            let head = host(at);
+            let head: Vec<&str> = head.iter().map(String::as_str).collect();
+            assert_eq!(ask(front.address, &head).text(), body);
+        }
+    }
+    assert_eq!((one.count(), two.count()), (1, 1));
+}
+
+#[test]
+fn trace_and_spent_requests_end_here() {
+    let upstream = Upstream::fixed(answer("200 OK", &[], "x"));
+    let front = Setup::reverse(upstream.address).start();
+    assert_eq!(request(front.address, "TRACE", "/", &[]).status, 405);
+    assert_eq!(request(front.address, "OPTIONS", "/", &["Max-Forwards: 0"]).status, 200);
+    assert_eq!(upstream.count(), 0);
+}
