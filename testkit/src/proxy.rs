@@ -263,10 +263,12 @@ async fn serve(
             _ = orders.wait_for(|orders| orders.stopped) => return,
         };
         let Ok((near, _)) = accepted else { continue };
+        // Before the connection is seen, so that a reset that is ordered once it is seen reaches it.
+        let resets = orders.borrow().resets;
         let index = shared.begin();
         let (plan, shared, orders) = (plan(index), Arc::clone(shared), orders.clone());
         tokio::spawn(async move {
-            carry(near, target, plan, Account { shared: &shared, index }, orders).await;
+            carry(near, target, plan, Account { shared: &shared, index, resets }, orders).await;
             shared.update(index, |seen| seen.ended = true);
         });
     }
@@ -286,6 +288,8 @@ enum End {
 struct Account<'a> {
     shared: &'a Shared,
     index: usize,
+    /// How many resets had been ordered before it came.
+    resets: u32,
 }
 
 async fn carry(
@@ -302,7 +306,7 @@ async fn carry(
     // Faults at exact bytes need bytes to go when they come.
     let _ = near.set_nodelay(true);
     let _ = far.set_nodelay(true);
-    let resets = orders.borrow().resets;
+    let resets = account.resets;
     let end = {
         let (near_read, near_write) = near.split();
         let (far_read, far_write) = far.split();
