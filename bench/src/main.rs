@@ -1,0 +1,30 @@
+//! Measures this project beside its peers and beside the bound; `docs/performance.md` has the figures and their reading.
+//!
+//! Everything runs on loopback or in network namespaces made for the purpose, bounded in count and time. Nothing in here
+//! is part of the product, and no test waits for it.
+#![allow(clippy::print_stdout, reason = "the tables that it prints are what this program is for")]
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod bound;
+
+#[derive(Parser, Debug)]
+#[command(name = "relay-bench", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// One part of the bound (the other commands start these)
+    #[command(subcommand)]
+    Bound(bound::Part),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Bound(part) => bound::run(&part),
+    }
+}
