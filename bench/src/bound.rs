@@ -88,7 +88,8 @@ fn relay(args: &RelayArgs) -> Result<()> {
 }
 
 fn pass(from: &TcpStream, to: &TcpStream, pipe_size: usize, copy: bool) -> Result<()> {
-    if copy { pass_by_copy(from, to, pipe_size)? } else { pass_by_splice(from, to, pipe_size)? }
+    let moved = if copy { pass_by_copy(from, to, pipe_size) } else { pass_by_splice(from, to, pipe_size) };
+    moved?;
     // The other side may be gone already; then there is nobody left to tell.
     let _ = to.shutdown(Shutdown::Write);
     Ok(())
@@ -138,7 +139,8 @@ fn origin(path: &Path) -> Result<()> {
 }
 
 fn sink(args: &SinkArgs) -> Result<()> {
-    let mut from = TcpStream::connect(args.from).with_context(|| format!("cannot connect to {}", args.from))?;
+    let mut from =
+        TcpStream::connect(args.from).with_context(|| format!("cannot connect to {}", args.from))?;
     from.set_nodelay(true)?;
     let mut out = File::create(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     from.write_all(&[1])?;

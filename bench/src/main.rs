@@ -8,6 +8,17 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod bound;
+mod chain;
+mod chart;
+mod daemon;
+mod fetch;
+mod grid;
+mod machine;
+mod peers;
+mod platform;
+mod report;
+mod sample;
+mod stats;
 
 #[derive(Parser, Debug)]
 #[command(name = "relay-bench", version, about)]
@@ -21,10 +32,16 @@ enum Command {
     /// One part of the bound (the other commands start these)
     #[command(subcommand)]
     Bound(bound::Part),
+    /// One file through a chain: throughput, CPU and memory beside the bound and the peers
+    Chain(chain::Options),
+    /// How throughput, CPU and small files grow with hops, clients and file sizes
+    Grid(grid::Options),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Bound(part) => bound::run(&part),
+        Command::Chain(options) => chain::run(&options),
+        Command::Grid(options) => grid::run(&options),
     }
 }

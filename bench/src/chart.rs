@@ -1,0 +1,154 @@
+//! Charts as SVG: bars with whiskers, and lines over a logarithmic or even axis. Plain text, so that a change shows in
+//! a diff.
+
+use std::fmt::Write as _;
+
+use crate::stats::Spread;
+
+const WIDTH: f64 = 760.0;
+const LABELS: f64 = 190.0;
+const ROW: f64 = 30.0;
+const TOP: f64 = 54.0;
+const PLOT_HEIGHT: f64 = 300.0;
+const COLOURS: &[&str] =
+    &["#0b6e4f", "#c2571a", "#3a5fcd", "#8a2be2", "#7a6000", "#b0134e", "#4d4d4d", "#1f8a99"];
+
+/// One bar: its name and its values.
+pub type Bar = (String, Spread);
+
+/// One line: its name and its points.
+pub type Line = (String, Vec<(f64, f64)>);
+
+/// Horizontal bars, each as long as its median, with a whisker from quartile to quartile.
+pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
+    let most = bars.iter().map(|(_, s)| s.high).fold(f64::MIN_POSITIVE, f64::max);
+    let scale = (WIDTH - LABELS - 110.0) / most;
+    let height = rows(bars.len()).mul_add(ROW, TOP + 16.0);
+    let mut svg = open(title, unit, height);
+    for (i, (name, spread)) in bars.iter().enumerate() {
+        let (y, colour) = (rows(i).mul_add(ROW, TOP), colour(i));
+        let (middle, end) = (y + ROW / 2.0 - 4.0, LABELS + spread.median * scale);
+        let (low, high) = (LABELS + spread.low * scale, LABELS + spread.high * scale);
+        let _ = write!(
+            svg,
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n\
+             <rect x=\"{LABELS}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\"/>\n\
+             <path d=\"M{low:.1} {middle:.1}H{high:.1}M{low:.1} {:.1}v8M{high:.1} {:.1}v8\" stroke=\"#000\" fill=\"none\"/>\n\
+             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+            LABELS - 8.0,
+            middle + 5.0,
+            escape(name),
+            spread.median * scale,
+            ROW - 8.0,
+            middle - 4.0,
+            middle - 4.0,
+            end.max(high) + 6.0,
+            middle + 5.0,
+            number(spread.median),
+        );
+    }
+    svg + "</svg>\n"
+}
+
+/// Lines over common axes; `x` values are placed by rank, so that 1, 4, 16, 64 stand evenly.
+pub fn lines(title: &str, x_unit: &str, y_unit: &str, lines: &[Line]) -> String {
+    let mut places: Vec<f64> = lines.iter().flat_map(|(_, points)| points.iter().map(|p| p.0)).collect();
+    places.sort_by(f64::total_cmp);
+    places.dedup();
+    let most =
+        lines.iter().flat_map(|(_, points)| points.iter().map(|p| p.1)).fold(f64::MIN_POSITIVE, f64::max);
+    let (left, bottom) = (70.0, TOP + PLOT_HEIGHT);
+    let step = (WIDTH - left - LABELS - 20.0) / rows(places.len().saturating_sub(1)).max(1.0);
+    let at = |x: f64| left + rows(places.iter().position(|&p| p >= x).unwrap_or(0)) * step;
+    let up = |y: f64| bottom - y / most * PLOT_HEIGHT;
+    let mut svg = open(title, y_unit, bottom + 50.0);
+    for quarter in 0..=4_u8 {
+        let y = most * f64::from(quarter) / 4.0;
+        let _ = write!(
+            svg,
+            "<path d=\"M{left} {0:.1}H{1:.1}\" stroke=\"#ddd\"/>\n<text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4}</text>\n",
+            up(y),
+            WIDTH - LABELS - 20.0,
+            left - 6.0,
+            up(y) + 4.0,
+            number(y),
+        );
+    }
+    for &x in &places {
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            at(x),
+            bottom + 18.0,
+            number(x)
+        );
+    }
+    let _ = writeln!(
+        svg,
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+        f64::midpoint(left, WIDTH - LABELS),
+        bottom + 38.0,
+        escape(x_unit)
+    );
+    for (i, (name, points)) in lines.iter().enumerate() {
+        let path: Vec<String> = points.iter().map(|&(x, y)| format!("{:.1} {:.1}", at(x), up(y))).collect();
+        let (colour, y) = (colour(i), rows(i).mul_add(20.0, TOP + 10.0));
+        let _ = write!(
+            svg,
+            "<path d=\"M{}\" stroke=\"{colour}\" stroke-width=\"2\" fill=\"none\"/>\n\
+             <path d=\"M{:.1} {y:.1}h22\" stroke=\"{colour}\" stroke-width=\"3\"/>\n<text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+            path.join("L"),
+            WIDTH - LABELS,
+            WIDTH - LABELS + 28.0,
+            y + 4.0,
+            escape(name),
+        );
+    }
+    svg + "</svg>\n"
+}
+
+fn open(title: &str, unit: &str, height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+         <text x=\"12\" y=\"22\" font-size=\"16\">{}</text>\n<text x=\"12\" y=\"40\" fill=\"#555\">{}</text>\n",
+        escape(title),
+        escape(unit)
+    )
+}
+
+fn colour(i: usize) -> &'static str {
+    COLOURS.get(i % COLOURS.len()).copied().unwrap_or("#000")
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a chart has a few rows")]
+fn rows(count: usize) -> f64 {
+    count as f64
+}
+
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 || v.fract() == 0.0 => format!("{value:.0}"),
+        v if v >= 1.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bar_and_line_is_drawn_and_named() {
+        let spread = |v| Spread::of([v]).unwrap();
+        let svg = bars("a < b", "MB/s", &[("one".into(), spread(10.0)), ("two & more".into(), spread(20.0))]);
+        assert_eq!(svg.matches("<rect x=").count(), 2);
+        assert!(svg.contains("a &lt; b") && svg.contains("two &amp; more") && svg.ends_with("</svg>\n"));
+        let svg = lines("t", "relays", "MB/s", &[("one".into(), vec![(0.0, 5.0), (10.0, 1.0)])]);
+        assert!(svg.contains("M70.0 54.0L550.0 294.0"), "{svg}");
+    }
+}

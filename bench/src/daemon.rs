@@ -1,0 +1,254 @@
+//! Processes that serve while a measurement runs: started, found listening, metered through `/proc`, ended by their pid.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::platform;
+
+/// How long a process may take until it listens.
+const START_LIMIT: Duration = Duration::from_secs(15);
+/// How long a process may take to end after SIGTERM before it gets SIGKILL.
+const END_LIMIT: Duration = Duration::from_secs(3);
+/// How long the last bytes of a measurement may keep processes busy after the client has ended.
+const SETTLE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A process that listens on one port of loopback. Dropping it ends it.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    address: SocketAddr,
+    name: String,
+}
+
+/// What the memory of some processes amounts to, in KiB.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// Pages in RAM, shared ones in full.
+    pub resident: u64,
+    /// Pages in RAM, shared ones divided among their sharers.
+    pub proportional: u64,
+    /// The most that was resident since the last [`Daemon::reset_peak`].
+    pub peak: u64,
+}
+
+impl Daemon {
+    /// Starts a program that prints `listening on ADDRESS` and waits for that line; `log` keeps what it prints.
+    pub fn start_announcing(name: &str, mut command: Command, log: &Path) -> Result<Daemon> {
+        let mut read = prepare(&mut command, log)?;
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let until = Instant::now() + START_LIMIT;
+        loop {
+            let mut said = String::new();
+            read.seek(SeekFrom::Start(0))?;
+            read.read_to_string(&mut said)?;
+            if let Some(address) = announced(&said) {
+                return Ok(Daemon { child, address, name: name.to_owned() });
+            }
+            still_starting(name, &mut child, until, &said)?;
+        }
+    }
+
+    /// Starts a program that was configured to listen on `address` and waits until that is so.
+    pub fn start_on(name: &str, address: SocketAddr, mut command: Command, log: &Path) -> Result<Daemon> {
+        prepare(&mut command, log)?;
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let until = Instant::now() + START_LIMIT;
+        while !listens(address.port())? {
+            still_starting(name, &mut child, until, &fs::read_to_string(log).unwrap_or_default())?;
+        }
+        Ok(Daemon { child, address, name: name.to_owned() })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process, without its children.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// CPU time so far of the process, of its children and of those it waited for, in clock ticks of 10 ms.
+    pub fn cpu(&self) -> Result<Duration> {
+        let mut ticks = 0;
+        for pid in family(self.pid())? {
+            // A child that has just ended is in the figures of its parent.
+            ticks += Stat::read(pid).map(|s| s.ticks).unwrap_or(0);
+        }
+        Ok(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?)
+    }
+
+    /// Memory of the process and of its children.
+    pub fn memory(&self) -> Result<Memory> {
+        let mut sum = Memory::default();
+        for pid in family(self.pid())? {
+            let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+            sum.resident += kib_after(&status, "VmRSS:");
+            sum.peak += kib_after(&status, "VmHWM:");
+            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+            sum.proportional += kib_after(&rollup, "Pss:");
+        }
+        Ok(sum)
+    }
+
+    /// Lets the peak count from now on (proc(5): `clear_refs`, value 5).
+    pub fn reset_peak(&self) -> Result<()> {
+        for pid in family(self.pid())? {
+            let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+        }
+        Ok(())
+    }
+
+    /// An error when it is not running any more.
+    pub fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended in the middle of the measurement: {status}", self.name),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.pid().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let until = Instant::now() + END_LIMIT;
+        while Instant::now() < until {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until none of the processes uses CPU time any more, so that a round's last work is counted in that round.
+pub fn settle(daemons: &[&Daemon]) -> Result<()> {
+    let until = Instant::now() + SETTLE_LIMIT;
+    let total = || daemons.iter().try_fold(Duration::ZERO, |sum, d| Ok::<_, anyhow::Error>(sum + d.cpu()?));
+    let mut before = total()?;
+    while Instant::now() < until {
+        thread::sleep(Duration::from_millis(30));
+        let now = total()?;
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
+}
+
+/// A port of loopback that nobody listened on a moment ago.
+pub fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
+    Ok(listener.local_addr()?)
+}
+
+/// CPU time that the whole machine spent working since it started.
+pub fn machine_busy() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let first = text.lines().next().unwrap_or_default();
+    let fields: Vec<u64> = first.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal (proc(5)); waiting is not work.
+    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|&i| fields.get(i)).sum();
+    Ok(Duration::from_secs(busy) / u32::try_from(rustix::param::clock_ticks_per_second())?)
+}
+
+fn prepare(command: &mut Command, log: &Path) -> Result<File> {
+    let write = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
+    let read = File::open(log)?;
+    command.stdin(Stdio::null()).stdout(write.try_clone()?).stderr(write);
+    platform::end_with_parent(command);
+    Ok(read)
+}
+
+fn still_starting(name: &str, child: &mut Child, until: Instant, said: &str) -> Result<()> {
+    if let Some(status) = child.try_wait()? {
+        bail!("{name} ended at once ({status}); it said: {said}");
+    }
+    if Instant::now() > until {
+        let _ = child.kill();
+        let _ = child.wait();
+        bail!("{name} did not listen within {START_LIMIT:?}; it said: {said}");
+    }
+    thread::sleep(Duration::from_millis(10));
+    Ok(())
+}
+
+fn announced(said: &str) -> Option<SocketAddr> {
+    let (_, after) = said.split_once("listening on ")?;
+    // Only a whole line: the rest may not be written yet.
+    let (line, _) = after.split_once('\n')?;
+    let address = line.split(|c: char| c.is_whitespace() || c == ',').next()?;
+    address.trim_end_matches(['.', ';']).parse().ok()
+}
+
+fn listens(port: u16) -> Result<bool> {
+    let tables =
+        [fs::read_to_string("/proc/net/tcp")?, fs::read_to_string("/proc/net/tcp6").unwrap_or_default()];
+    let wanted = format!(":{port:04X}");
+    Ok(tables.iter().flat_map(|t| t.lines()).any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields.next().unwrap_or_default();
+        // State 0A is LISTEN.
+        local.ends_with(&wanted) && fields.nth(1) == Some("0A")
+    }))
+}
+
+struct Stat {
+    parent: u32,
+    ticks: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Stat> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name may hold anything, so the fields are counted from its closing parenthesis: state is the first.
+        let (_, rest) = text.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let number = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok());
+        let ticks = number(11)? + number(12)? + number(13)? + number(14)?;
+        Some(Stat { parent: u32::try_from(number(1)?).ok()?, ticks })
+    }
+}
+
+/// A process and all that descend from it.
+fn family(root: u32) -> Result<Vec<u32>> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        if let Some(stat) = Stat::read(pid) {
+            children.entry(stat.parent).or_default().push(pid);
+        }
+    }
+    let (mut found, mut seen) = (vec![root], HashSet::from([root]));
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        next += 1;
+        for &child in children.get(&pid).map(Vec::as_slice).unwrap_or_default() {
+            if seen.insert(child) {
+                found.push(child);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn kib_after(text: &str, label: &str) -> u64 {
+    text.lines()
+        .find_map(|line| line.strip_prefix(label))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,55 @@
+//! The kernel's calls that no safe wrapper offers. The only unsafe code of the bench is in here.
+#![allow(unsafe_code, reason = "wait4 and pre_exec have no safe form; each block says why it is sound")]
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+/// What a child used until it ended, its own children that it waited for included.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// User and system time.
+    pub cpu: Duration,
+    /// The most memory that it ever held in RAM, in KiB.
+    pub peak_kib: u64,
+    /// Whether it exited with status 0.
+    pub success: bool,
+}
+
+/// Waits for a child and returns what it used, exact to the microsecond where `/proc` counts in ticks.
+pub fn wait_with_usage(child: &Child) -> io::Result<Usage> {
+    let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+    let mut status = 0;
+    // SAFETY: rusage is plain integers, for which all zeroes is a value.
+    let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both pointers are to live locals of the right types, and the call keeps neither.
+        let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut used) };
+        if waited == pid {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    let peak_kib = u64::try_from(used.ru_maxrss).unwrap_or(0);
+    Ok(Usage { cpu: time_of(used.ru_utime) + time_of(used.ru_stime), peak_kib, success: status == 0 })
+}
+
+fn time_of(time: libc::timeval) -> Duration {
+    let micros = time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_usec);
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+/// Lets the kernel end the child when this process dies without having ended it.
+pub fn end_with_parent(command: &mut Command) {
+    // SAFETY: the closure makes one system call and allocates nothing, which is allowed between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+            Ok(())
+        });
+    }
+}
