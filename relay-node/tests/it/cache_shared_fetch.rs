@@ -205,3 +205,30 @@ fn one_upstream_failure_answers_all_who_wait() {
     // Some may have come after the first failure, but not each of them.
     assert!(upstream.count() < 20, "{}", upstream.count());
 }
+
+/// A response that must be confirmed each time is confirmed, not fetched again, while it still arrives.
+#[test]
+fn a_latecomer_reads_along_once_the_origin_has_confirmed() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let upstream = Upstream::start(move |seen, stream| {
+        if seen.field("if-none-match") == Some("\"v1\"") {
+            return stream.write_all(&answer("304 Not Modified", &["ETag: \"v1\""], "")).unwrap();
+        }
+        let head =
+            "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nETag: \"v1\"\r\nCache-Control: no-cache\r\n\r\n01234";
+        stream.write_all(head.as_bytes()).unwrap();
+        wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        stream.write_all(b"56789").unwrap();
+    });
+    let front = Setup::caching(upstream.address).start();
+    let mut first = connect(front.address);
+    first.write_all(lines(&["GET / HTTP/1.1", "Host: a", "Connection: close"]).as_bytes()).unwrap();
+    first.read_exact(&mut [0; 20]).unwrap();
+    let address = front.address;
+    let second = thread::spawn(move || get(address, "/", &[]).text());
+    until("the origin is asked to confirm", || upstream.count() == 2);
+    go.send(()).unwrap();
+    assert_eq!(second.join().unwrap(), "0123456789");
+    assert_eq!(upstream.count(), 2);
+}

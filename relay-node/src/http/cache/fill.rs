@@ -72,8 +72,8 @@ pub enum Lead {
 
 /// What a request that must be fetched does.
 pub enum Place {
-    /// Fetch.
-    Lead(Arc<Fill>),
+    /// Fetch; perhaps what is arriving for another is good enough, if the origin confirms it.
+    Lead(Arc<Fill>, Option<Arc<Growing>>),
     /// Wait for a fetch that runs.
     Wait(Arc<Fill>),
     /// See what another has stored meanwhile.
@@ -86,10 +86,21 @@ struct Registration {
     fill: Arc<Fill>,
 }
 
+/// What the origin may confirm.
+#[derive(Debug)]
+pub enum Known {
+    /// Nothing.
+    Nothing,
+    /// A stored response, which may also stand in for a broken origin.
+    Stored(Arc<Entry>),
+    /// A response that still arrives.
+    Growing(Arc<Growing>),
+}
+
 struct Task<F> {
     registration: Registration,
     asked: Parts,
-    stored: Option<Arc<Entry>>,
+    known: Known,
     fetch: F,
 }
 
@@ -99,17 +110,17 @@ impl Fill {
         Self { key, stage: watch::Sender::new(Stage::Asking), invalid: AtomicBool::new(false) }
     }
 
-    /// Begins to fetch; `stored` is what may be confirmed or stand in.
+    /// Begins to fetch.
     pub fn start<F: Fetch>(
         self: &Arc<Self>,
         cache: &Arc<Cache>,
         asked: &Asked,
-        stored: Option<Arc<Entry>>,
+        known: Known,
         fetch: F,
     ) -> oneshot::Receiver<Lead> {
         let (lead, receiver) = oneshot::channel();
         let registration = Registration { cache: Arc::clone(cache), fill: Arc::clone(self) };
-        let task = Task { registration, asked: asked.parts.clone(), stored, fetch };
+        let task = Task { registration, asked: asked.parts.clone(), known, fetch };
         tokio::spawn(task.run(lead));
         receiver
     }
@@ -124,6 +135,20 @@ impl Fill {
         let mut stage = self.stage.subscribe();
         let settled = stage.wait_for(|stage| !matches!(stage, Stage::Asking)).await;
         settled.map_or(Stage::NotShared, |stage| stage.clone())
+    }
+
+    /// What arrives, if it answers requests with these fields and the origin could confirm it.
+    pub fn confirmable(&self, request: &HeaderMap) -> Option<Arc<Growing>> {
+        match &*self.stage() {
+            Stage::Growing(growing)
+                if selects(&growing.head().selecting, request)
+                    && (growing.head().fields.contains_key(ETAG)
+                        || growing.head().fields.contains_key(LAST_MODIFIED)) =>
+            {
+                Some(Arc::clone(growing))
+            }
+            _ => None,
+        }
     }
 
     /// How much has arrived, if it answers requests with these fields.
@@ -168,22 +193,25 @@ impl<F: Fetch> Task<F> {
         let sent = self.cache().clock.now();
         let answer = self.fetch.fetch(self.request(), no_body()).await;
         let times = Times { sent, received: self.cache().clock.now() };
-        match (answer, self.stored.take()) {
-            (Ok(answer), Some(entry)) if answer.status() == StatusCode::NOT_MODIFIED => {
+        let known = std::mem::replace(&mut self.known, Known::Nothing);
+        match (answer, known) {
+            (Ok(answer), Known::Stored(entry)) if answer.status() == StatusCode::NOT_MODIFIED => {
                 self.confirmed(&entry, answer, times, lead).await;
             }
-            (Ok(answer), Some(entry)) if is_failure(answer.status()) && self.may_stand_in(&entry, times) => {
+            (Ok(answer), Known::Growing(growing)) if answer.status() == StatusCode::NOT_MODIFIED => {
+                self.confirmed_growing(&growing, answer, lead).await;
+            }
+            (Ok(answer), Known::Stored(entry))
+                if is_failure(answer.status()) && self.may_stand_in(&entry, times) =>
+            {
                 self.stand_in(entry, Some(answer.status().as_u16()), lead);
             }
-            (Err(error), Some(entry)) if self.may_stand_in(&entry, times) => {
+            (Err(error), Known::Stored(entry)) if self.may_stand_in(&entry, times) => {
                 tracing::debug!(key = self.fill().key.text(), %error, "a stale response stands in");
                 self.stand_in(entry, None, lead);
             }
             (Ok(answer), _) => self.arrived(answer, times, lead).await,
-            (Err(error), _) => {
-                self.fill().settle(Stage::Failed(error.clone()));
-                drop(lead.send(Lead::Failed(error)));
-            }
+            (Err(error), _) => self.failed(error, lead),
         }
     }
 
@@ -194,11 +222,14 @@ impl<F: Fetch> Task<F> {
         for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE] {
             request.headers.remove(name);
         }
-        if let Some(entry) = &self.stored {
-            for (theirs, ours) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
-                if let Some(validator) = entry.head().fields.get(theirs) {
-                    request.headers.insert(ours, validator.clone());
-                }
+        let known = match &self.known {
+            Known::Nothing => return request,
+            Known::Stored(entry) => entry.head(),
+            Known::Growing(growing) => growing.head(),
+        };
+        for (theirs, ours) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
+            if let Some(validator) = known.fields.get(theirs) {
+                request.headers.insert(ours, validator.clone());
             }
         }
         request
@@ -221,7 +252,7 @@ impl<F: Fetch> Task<F> {
         times: Times,
         lead: oneshot::Sender<Lead>,
     ) {
-        if !confirms(entry, answer.headers()) {
+        if !confirms(entry.head(), answer.headers()) {
             return self.fetch_anew(lead).await;
         }
         let head = freshened(entry, &self.fill().key, &self.asked.headers, answer.headers(), times);
@@ -240,6 +271,19 @@ impl<F: Fetch> Task<F> {
         drop(lead.send(Lead::Updated(updated)));
     }
 
+    /// What arrives for others is what this client would get, too.
+    async fn confirmed_growing(
+        self,
+        growing: &Arc<Growing>,
+        answer: Response<Body>,
+        lead: oneshot::Sender<Lead>,
+    ) {
+        let follower = growing.follow(None).filter(|_| confirms(growing.head(), answer.headers()));
+        let Some(follower) = follower else { return self.fetch_anew(lead).await };
+        self.fill().settle(Stage::Growing(Arc::clone(growing)));
+        drop(lead.send(Lead::Follow(Arc::clone(growing), follower)));
+    }
+
     /// The origin confirmed something that it was not asked about: the stored response is of no use.
     async fn fetch_anew(self, lead: oneshot::Sender<Lead>) {
         let sent = self.cache().clock.now();
@@ -248,11 +292,13 @@ impl<F: Fetch> Task<F> {
                 let times = Times { sent, received: self.cache().clock.now() };
                 self.arrived(answer, times, lead).await;
             }
-            Err(error) => {
-                self.fill().settle(Stage::Failed(error.clone()));
-                drop(lead.send(Lead::Failed(error)));
-            }
+            Err(error) => self.failed(error, lead),
         }
+    }
+
+    fn failed(&self, error: FetchError, lead: oneshot::Sender<Lead>) {
+        self.fill().settle(Stage::Failed(error.clone()));
+        drop(lead.send(Lead::Failed(error)));
     }
 
     async fn arrived(self, answer: Response<Body>, times: Times, lead: oneshot::Sender<Lead>) {
@@ -482,8 +528,8 @@ fn kept_fields(answer: &HeaderMap, times: Times) -> HeaderMap {
 }
 
 /// RFC 9111 §4.3.4: a validator in a 304 must be that of the stored response.
-fn confirms(entry: &Entry, answer: &HeaderMap) -> bool {
-    let stored = &entry.head().fields;
+fn confirms(known: &Head, answer: &HeaderMap) -> bool {
+    let stored = &known.fields;
     match (answer.get(ETAG), stored.get(ETAG)) {
         (Some(new), Some(old)) => opaque(new) == opaque(old),
         (Some(_), None) => false,

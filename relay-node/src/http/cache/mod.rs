@@ -27,7 +27,7 @@ pub use store::StoreError;
 
 use bytes::Bytes;
 use entry::Entry;
-use fill::{Fill, Lead, Place, Stage};
+use fill::{Fill, Known, Lead, Place, Stage};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -210,8 +210,13 @@ impl Cache {
     ) -> Result<Response<Body>, FetchError> {
         for turn in 0.. {
             let fill = match self.place(&asked, &found.rows, forward, turn) {
-                Place::Lead(fill) => {
-                    let lead = fill.start(self, &asked, found.entry, fetch.clone());
+                Place::Lead(fill, growing) => {
+                    let known = match (growing, found.entry) {
+                        (Some(growing), _) => Known::Growing(growing),
+                        (None, Some(entry)) => Known::Stored(entry),
+                        (None, None) => Known::Nothing,
+                    };
+                    let lead = fill.start(self, &asked, known, fetch.clone());
                     return match lead.await {
                         Ok(lead) => self.answer_lead(&asked, lead, forward),
                         Err(_) => Err(given_up()),
@@ -309,9 +314,10 @@ impl Cache {
         if turn < MOST_WAITS && forward != Forward::Request && self.store.rows(&asked.key) != rows {
             return Place::LookAgain;
         }
+        let growing = running.iter().find_map(|fill| fill.confirmable(asked.fields()));
         let fill = Arc::new(Fill::new(asked.key.clone()));
         running.push(Arc::clone(&fill));
-        Place::Lead(fill)
+        Place::Lead(fill, growing)
     }
 
     fn revalidate_behind<F: Fetch>(self: &Arc<Self>, asked: &Asked, entry: Arc<Entry>, fetch: F) {
@@ -326,7 +332,7 @@ impl Cache {
             fill
         };
         // Nobody waits for what it brings.
-        drop(fill.start(self, asked, Some(entry), fetch));
+        drop(fill.start(self, asked, Known::Stored(entry), fetch));
     }
 
     async fn forward<F: Fetch>(
