@@ -135,11 +135,20 @@ impl DocumentRoot {
             return Ok(Opened::Directory);
         }
         self.check_name(name)?;
-        match self.directory.open_beneath(name).map_err(RootError::from_io)? {
-            Entry::File(file, metadata) => Ok(Opened::File(ServedFile { file, meta: meta_of(&metadata) })),
-            Entry::Directory => Ok(Opened::Directory),
-            Entry::Other => Err(RootError::not_found("is not a regular file")),
+        self.directory.open_beneath(name).map_err(RootError::from_io).and_then(opened)
+    }
+
+    /// The same, but only as far as the system can tell from its memory: never waits for a disk, so it may be called
+    /// outside the blocking pool. `None` means to ask [`DocumentRoot::open_entry`].
+    #[must_use]
+    pub fn open_entry_cached(&self, name: &str) -> Option<Result<Opened, RootError>> {
+        if name.is_empty() {
+            return Some(Ok(Opened::Directory));
         }
+        if let Err(error) = self.check_name(name) {
+            return Some(Err(error));
+        }
+        Some(self.directory.open_beneath_cached(name)?.map_err(RootError::from_io).and_then(opened))
     }
 
     /// One page of names.
@@ -176,6 +185,14 @@ impl DocumentRoot {
 
     fn is_hidden(&self, component: &str) -> bool {
         !self.show_hidden && (component.starts_with('.') || is_unfinished(component))
+    }
+}
+
+fn opened(entry: Entry) -> Result<Opened, RootError> {
+    match entry {
+        Entry::File(file, metadata) => Ok(Opened::File(ServedFile { file, meta: meta_of(&metadata) })),
+        Entry::Directory => Ok(Opened::Directory),
+        Entry::Other => Err(RootError::not_found("is not a regular file")),
     }
 }
 

@@ -1,7 +1,161 @@
-//! The HTTP face.
+//! The HTTP/1.1 face of a node: a web server over the document root.
+//!
+//! A connection's way: [`serve`] waits for a request without holding a buffer, checks its head before hyper sees it
+//! (`head`), has hyper read it and write the answer (`wire`), and gets the connection back for the next. What is answered is
+//! decided in one place, [`HttpFace::answer`], which reads as a story from the first rule to the last.
+//!
+//! Only the document root opens files. No answer may hold an inner detail, and no wait may be without a limit.
+
+mod body;
 pub mod cache;
+mod conditional;
 pub mod connect;
+mod connection;
+pub(crate) mod date;
+mod error_page;
+mod head;
+mod listing;
 pub mod proxy;
 pub mod proxy_allow;
 pub mod proxy_dial;
 pub mod proxy_fields;
+mod range;
+mod static_files;
+mod target;
+mod timer;
+mod transfer;
+mod wire;
+
+use crate::access_log::AccessLog;
+use crate::root::DocumentRoot;
+use crate::stop::Stop;
+use body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What the HTTP face may do, and within which limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Answer 400 to methods other than GET and HEAD and to an unreadable `If-Modified-Since`, as some courses on HTTP
+    /// servers ask; without it RFC 9110 holds: 405, and the date is ignored.
+    pub strict: bool,
+    /// Show the names in a directory that has no `index.html`.
+    pub listing: bool,
+    /// From the opening of the connection, or from the first byte of a later request, until its head must be whole.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open without a request after an answer.
+    pub keep_alive_timeout: Duration,
+    /// How long a client may take nothing of an answer that is ready.
+    pub send_timeout: Duration,
+    /// How long a request's body may take beyond what [`HttpConfig::body_rate`] allows for its size.
+    pub body_timeout: Duration,
+    /// Bytes a second that a request's body must bring on the average.
+    pub body_rate: u64,
+    /// In bytes; a longer request line gets 414.
+    pub max_request_line: usize,
+    /// In bytes, the request line included; a larger head gets 431.
+    pub max_head: usize,
+    /// More header fields get 431. At most 128.
+    pub max_fields: usize,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            strict: false,
+            listing: true,
+            header_timeout: Duration::from_secs(20),
+            keep_alive_timeout: Duration::from_secs(75),
+            send_timeout: Duration::from_secs(300),
+            body_timeout: Duration::from_secs(30),
+            body_rate: 1_024,
+            max_request_line: 8 * 1024,
+            max_head: 32 * 1024,
+            max_fields: 100,
+        }
+    }
+}
+
+/// Everything that the HTTP face of one node shares between its connections.
+#[derive(Debug)]
+pub struct HttpFace {
+    root: Arc<DocumentRoot>,
+    config: HttpConfig,
+    log: Arc<AccessLog>,
+}
+
+impl HttpFace {
+    /// A face that serves `root`.
+    #[must_use]
+    pub fn new(root: Arc<DocumentRoot>, config: HttpConfig, log: Arc<AccessLog>) -> Self {
+        Self { root, config, log }
+    }
+
+    /// The story of one request whose head is well formed.
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        // 1. A file or a directory of the document root. The request's body, if there is one, is not read.
+        let (head, _) = request.into_parts();
+        static_files::answer(self, &head.method, &head.uri, &head.headers).await
+    }
+}
+
+/// How a connection went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpOutcome {
+    /// Requests that were answered, the refused ones included.
+    pub requests: u64,
+    /// Bytes of answers, heads included, that the connection took.
+    pub sent: u64,
+    /// Why it ended.
+    pub end: HttpEnd,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpEnd {
+    /// The client closed it between requests.
+    ClientClosed,
+    /// After an answer, because client or server had said so.
+    Closed,
+    /// No further request came in time.
+    Idle,
+    /// A request did not arrive in time; it was answered 408.
+    RequestTimeout,
+    /// The client took nothing of an answer for too long.
+    SendTimeout,
+    /// What came was no request, or a malformed one; it was answered.
+    BadRequest,
+    /// The node ends.
+    Stopped,
+    /// The connection, or the answer's source, broke.
+    Broken,
+}
+
+/// Serves one connection until it ends. Never fails: what goes wrong is part of the outcome.
+///
+/// A plain [`tokio::net::TcpStream`] gets large files by `sendfile` where the system has it; see [`serve_replayed`] for
+/// bytes that were already read from it.
+pub async fn serve<S>(stream: S, peer: SocketAddr, face: Arc<HttpFace>, stop: Stop) -> HttpOutcome
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    serve_replayed(stream, &[], peer, face, stop).await
+}
+
+/// [`serve`] for a connection of which the first bytes were already read, to find out what it speaks.
+pub async fn serve_replayed<S>(
+    stream: S,
+    already_read: &[u8],
+    peer: SocketAddr,
+    face: Arc<HttpFace>,
+    stop: Stop,
+) -> HttpOutcome
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    connection::run(stream, already_read, peer, face, stop).await
+}

@@ -106,6 +106,18 @@ impl RootDirectory {
         }
     }
 
+    /// The same, answered from the system's memory alone; `None` when that is not enough, or cannot be known.
+    pub(crate) fn open_beneath_cached(&self, name: &str) -> Option<io::Result<Entry>> {
+        match self.method {
+            #[cfg(target_os = "linux")]
+            Method::Openat2 => openat2::open_cached(&self.directory, name),
+            #[cfg(unix)]
+            Method::Components => None,
+            #[cfg(any(test, not(unix)))]
+            Method::Canonical => None,
+        }
+    }
+
     /// What the system says about `name`, links followed, without opening it for reading where that is possible.
     pub(crate) fn metadata_beneath(&self, name: &str) -> io::Result<Metadata> {
         match self.method {

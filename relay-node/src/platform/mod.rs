@@ -9,3 +9,4 @@ pub(crate) mod lock;
 pub(crate) mod page_cache;
 pub(crate) mod positioned;
 pub(crate) mod send_file;
+pub(crate) mod unsent;

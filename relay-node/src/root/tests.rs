@@ -59,6 +59,11 @@ fn check_found(roots: &[DocumentRoot], name: &str, expected: &str) {
     for root in roots {
         let file = root.open_file(name).unwrap_or_else(|error| panic!("{name:?} with {root:?}: {error}"));
         assert_eq!(content(&file), expected, "{name:?}");
+        match root.open_entry_cached(name) {
+            Some(Ok(Opened::File(cached))) => assert_eq!(cached.meta, file.meta),
+            None => {}
+            other => panic!("{name:?} gave {other:?} from the cache with {root:?}"),
+        }
     }
 }
 
@@ -68,6 +73,10 @@ fn check_absent(roots: &[DocumentRoot], name: &str) {
         match root.open_file(name) {
             Err(RootError::NotFound { reason }) => assert!(!reason.is_empty()),
             other => panic!("{name:?} gave {other:?} with {root:?}"),
+        }
+        match root.open_entry_cached(name) {
+            None | Some(Ok(Opened::Directory) | Err(RootError::NotFound { .. })) => {}
+            other => panic!("{name:?} gave {other:?} from the cache with {root:?}"),
         }
     }
 }
@@ -265,6 +274,9 @@ fn the_best_method_is_chosen() {
     let fixture = Fixture::new();
     let root = DocumentRoot::open(fixture.root(), false).unwrap();
     assert_eq!(root.directory.method(), Method::Openat2);
+    // A file that was just opened is in the kernel's memory.
+    root.open_file("hello.txt").unwrap();
+    assert!(matches!(root.open_entry_cached("hello.txt"), Some(Ok(Opened::File(_)))));
 }
 
 /// A directory that is exchanged for a link that leads out, again and again, never gives the secret away.

@@ -1,4 +1,4 @@
-//! The node's tests over real sockets.
+//! The node from outside: real sockets, real files, real time limits.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,6 +9,12 @@
 mod cache_disk;
 mod cache_rules;
 mod cache_shared_fetch;
+mod http_conditions;
+mod http_limits;
+mod http_listing;
+mod http_statuses;
+mod http_support;
+mod http_transfers;
 mod proxy_forwarding;
 mod proxy_front;
 mod proxy_peers;

@@ -1,0 +1,285 @@
+//! The access log: one line a request, for people and programs that read such lines since decades.
+//!
+//! What a peer sent stands between quotes and with every special byte escaped, so that no peer can forge a line or
+//! reach a terminal. Lines are written at once; a writer that may block belongs behind a thread of its own
+//! ([`AccessLog::daily`] has one). A line that cannot be written is lost, never the answer.
+
+use crate::http::date;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// The most bytes of one field of a peer's that a line takes.
+const MAX_FIELD: usize = 2_048;
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessFormat {
+    /// The Combined Log Format, as Apache's `mod_log_config` describes it; times are UTC.
+    #[default]
+    Combined,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where lines go.
+pub struct AccessLog {
+    format: AccessFormat,
+    out: Option<Mutex<Box<dyn Write + Send>>>,
+    /// Writes the last lines when the log is dropped.
+    _writer: Option<tracing_appender::non_blocking::WorkerGuard>,
+}
+
+/// One answered request of the HTTP face.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpAccess<'a> {
+    /// Who asked.
+    pub peer: IpAddr,
+    /// When the request had arrived.
+    pub at: SystemTime,
+    /// As it was sent; empty when it could not be read.
+    pub method: &'a str,
+    /// As it was sent.
+    pub target: &'a str,
+    /// `HTTP/1.1`; empty when it could not be read.
+    pub version: &'a str,
+    /// Of the answer.
+    pub status: u16,
+    /// Bytes of the answer's body that were given to the connection.
+    pub body_bytes: u64,
+    /// The request's field, if it has one.
+    pub referer: Option<&'a [u8]>,
+    /// The request's field, if it has one.
+    pub user_agent: Option<&'a [u8]>,
+    /// From the request's arrival to the end of the answer.
+    pub duration: Duration,
+    /// Whether the whole answer went out.
+    pub complete: bool,
+}
+
+impl AccessLog {
+    /// Writes nothing.
+    #[must_use]
+    pub fn off() -> Self {
+        Self { format: AccessFormat::default(), out: None, _writer: None }
+    }
+
+    /// Writes to `out`, in the calling task.
+    pub fn new(format: AccessFormat, out: impl Write + Send + 'static) -> Self {
+        Self { format, out: Some(Mutex::new(Box::new(out))), _writer: None }
+    }
+
+    /// Writes to files named `access.DATE.log` in a directory, a new one each day (UTC), from a thread of its own.
+    /// When the disk cannot keep up, lines are lost rather than answers delayed.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written.
+    pub fn daily(format: AccessFormat, directory: &Path) -> anyhow::Result<Self> {
+        let file = tracing_appender::rolling::Builder::new()
+            .rotation(tracing_appender::rolling::Rotation::DAILY)
+            .filename_prefix("access")
+            .filename_suffix("log")
+            .build(directory)?;
+        let (out, writer) = tracing_appender::non_blocking(file);
+        Ok(Self { format, out: Some(Mutex::new(Box::new(out))), _writer: Some(writer) })
+    }
+
+    /// Whether lines go anywhere.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.out.is_some()
+    }
+
+    /// Writes the line of one request.
+    pub fn http(&self, access: &HttpAccess<'_>) {
+        if self.is_on() {
+            self.line(match self.format {
+                AccessFormat::Combined => access.combined(),
+                AccessFormat::Json => access.json(),
+            });
+        }
+    }
+
+    fn line(&self, mut line: String) {
+        line.push('\n');
+        if let Some(out) = &self.out {
+            let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody could be told about a log that cannot be written.
+            let _ = out.write_all(line.as_bytes());
+        }
+    }
+}
+
+impl std::fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessLog").field("format", &self.format).field("is_on", &self.is_on()).finish()
+    }
+}
+
+impl HttpAccess<'_> {
+    fn combined(&self) -> String {
+        let mut line = String::with_capacity(256);
+        let _ = write!(line, "{} - - [{}] \"", self.peer, combined_time(self.at));
+        if self.method.is_empty() {
+            line.push('-');
+        } else {
+            escape(&mut line, self.method.as_bytes());
+            line.push(' ');
+            escape(&mut line, self.target.as_bytes());
+            line.push(' ');
+            escape(&mut line, self.version.as_bytes());
+        }
+        let _ = write!(line, "\" {} {} \"", self.status, self.body_bytes);
+        escape(&mut line, self.referer.unwrap_or(b"-"));
+        line.push_str("\" \"");
+        escape(&mut line, self.user_agent.unwrap_or(b"-"));
+        line.push('"');
+        line
+    }
+
+    fn json(&self) -> String {
+        let escaped = |bytes: &[u8]| {
+            let mut text = String::new();
+            escape(&mut text, bytes);
+            text
+        };
+        let line = JsonLine {
+            time: date::rfc_3339(self.at),
+            peer: self.peer,
+            method: escaped(self.method.as_bytes()),
+            target: escaped(self.target.as_bytes()),
+            version: self.version,
+            status: self.status,
+            body_bytes: self.body_bytes,
+            referer: self.referer.map(escaped),
+            user_agent: self.user_agent.map(escaped),
+            duration_ms: self.duration.as_secs_f64() * 1e3,
+            complete: self.complete,
+        };
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    time: String,
+    peer: IpAddr,
+    method: String,
+    target: String,
+    version: &'a str,
+    status: u16,
+    body_bytes: u64,
+    referer: Option<String>,
+    user_agent: Option<String>,
+    duration_ms: f64,
+    complete: bool,
+}
+
+/// `10/Oct/2000:13:55:36 +0000`
+fn combined_time(at: SystemTime) -> String {
+    // "Tue, 10 Oct 2000 13:55:36 GMT" has every part of it.
+    let date = date::imf_fixdate(at);
+    let part = |from: usize, to: usize| date.get(from..to).unwrap_or_default();
+    format!("{}/{}/{}:{} +0000", part(5, 7), part(8, 11), part(12, 16), part(17, 25))
+}
+
+/// Apache's form: quotes and backslashes behind a backslash, every other byte that is not plain ASCII as `\xHH`.
+fn escape(line: &mut String, bytes: &[u8]) {
+    for &byte in bytes.iter().take(MAX_FIELD) {
+        match byte {
+            b'"' | b'\\' => line.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => line.push(char::from(byte)),
+            _ => {
+                let _ = write!(line, "\\x{byte:02x}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::mpsc;
+
+    struct Lines(mpsc::Sender<Vec<u8>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(std::io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn access() -> HttpAccess<'static> {
+        HttpAccess {
+            peer: [192, 0, 2, 7].into(),
+            at: SystemTime::UNIX_EPOCH + Duration::from_millis(971_186_136_789),
+            method: "GET",
+            target: "/a?b=\"c\"",
+            version: "HTTP/1.1",
+            status: 206,
+            body_bytes: 2326,
+            referer: None,
+            user_agent: Some(b"curl\\8 \x1b[31m\xff\n"),
+            duration: Duration::from_micros(1_500),
+            complete: true,
+        }
+    }
+
+    fn check(format: AccessFormat, access: &HttpAccess<'_>, expected: &str) {
+        let (sender, lines) = mpsc::channel();
+        AccessLog::new(format, Lines(sender)).http(access);
+        assert_eq!(String::from_utf8(lines.recv().unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn combined_lines_cannot_be_forged() {
+        check(
+            AccessFormat::Combined,
+            &access(),
+            "192.0.2.7 - - [10/Oct/2000:13:55:36 +0000] \"GET /a?b=\\\"c\\\" HTTP/1.1\" 206 2326 \"-\" \
+             \"curl\\\\8 \\x1b[31m\\xff\\x0a\"\n",
+        );
+        let unread = HttpAccess { method: "", target: "", version: "", status: 408, ..access() };
+        assert!(unread.combined().contains("] \"-\" 408 "));
+    }
+
+    #[test]
+    fn json_lines_hold_the_same() {
+        check(
+            AccessFormat::Json,
+            &access(),
+            "{\"time\":\"2000-10-10T13:55:36.789Z\",\"peer\":\"192.0.2.7\",\"method\":\"GET\",\
+             \"target\":\"/a?b=\\\\\\\"c\\\\\\\"\",\"version\":\"HTTP/1.1\",\"status\":206,\"body_bytes\":2326,\
+             \"referer\":null,\"user_agent\":\"curl\\\\\\\\8 \\\\x1b[31m\\\\xff\\\\x0a\",\"duration_ms\":1.5,\
+             \"complete\":true}\n",
+        );
+    }
+
+    #[test]
+    fn a_long_field_is_cut() {
+        let agent = vec![b'a'; 100_000];
+        let long = HttpAccess { user_agent: Some(&agent), ..access() };
+        assert!(long.combined().len() < MAX_FIELD + 200);
+    }
+
+    #[test]
+    fn daily_files_hold_the_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Arc::new(AccessLog::daily(AccessFormat::Combined, directory.path()).unwrap());
+        log.http(&access());
+        drop(log);
+        let file = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap();
+        assert!(file.file_name().to_string_lossy().starts_with("access."));
+        assert!(std::fs::read_to_string(file.path()).unwrap().starts_with("192.0.2.7 - - ["));
+    }
+}

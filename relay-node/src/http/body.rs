@@ -1,0 +1,145 @@
+//! Bodies of answers: nothing, bytes, parts of a file, or a stream from elsewhere.
+
+use super::cache::BoxError;
+use crate::platform::positioned;
+use crate::root::ServedFile;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::task::JoinHandle;
+
+/// Of a file that is read into memory, as much is held at once, twice: once being read, once being sent.
+const PIECE: u64 = 128 * 1024;
+
+/// What a handler answers with.
+#[derive(Debug, Default)]
+pub(crate) enum Body {
+    #[default]
+    Empty,
+    Full(Bytes),
+    File(FileParts),
+    /// From another server. Its length is unknown here unless the answer says it.
+    #[expect(dead_code, reason = "the proxy and the gateway answer with it")]
+    Stream(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl Body {
+    /// In bytes, where it is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Full(bytes) => Some(bytes.len() as u64),
+            Self::File(parts) => Some(parts.length()),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
+/// Parts of one file, with bytes around them.
+#[derive(Debug)]
+pub(crate) struct FileParts {
+    pub file: Arc<ServedFile>,
+    pub parts: VecDeque<Part>,
+}
+
+/// One stretch of a body.
+#[derive(Debug)]
+pub(crate) enum Part {
+    Bytes(Bytes),
+    File { offset: u64, length: u64 },
+}
+
+impl FileParts {
+    pub(crate) fn length(&self) -> u64 {
+        self.parts.iter().map(Part::length).sum()
+    }
+}
+
+impl Part {
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { length, .. } => *length,
+        }
+    }
+}
+
+/// Reads the parts in the blocking pool, one piece ahead of what is sent.
+#[derive(Debug)]
+pub(crate) struct PartsReader {
+    source: FileParts,
+    left: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl PartsReader {
+    pub(crate) fn new(source: FileParts) -> Self {
+        Self { left: source.length(), source, reading: None }
+    }
+
+    fn read_on(&mut self) -> Option<JoinHandle<io::Result<Bytes>>> {
+        let Some(Part::File { offset, length }) = self.source.parts.front_mut() else {
+            return None;
+        };
+        let (from, now) = (*offset, (*length).min(PIECE));
+        *offset += now;
+        *length -= now;
+        if *length == 0 {
+            self.source.parts.pop_front();
+        }
+        let file = self.source.file.clone();
+        Some(tokio::task::spawn_blocking(move || read_piece(&file, from, now)))
+    }
+}
+
+/// Exactly `length` bytes; a file that has become shorter is an error, because the length has been promised.
+pub(crate) fn read_piece(file: &ServedFile, offset: u64, length: u64) -> io::Result<Bytes> {
+    let mut piece = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    match positioned::read_up_to(&file.file, &mut piece, offset)? {
+        read if read == piece.len() => Ok(piece.into()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+impl HttpBody for PartsReader {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.reading.is_none() {
+            if let Some(Part::Bytes(_)) = self.source.parts.front() {
+                let Some(Part::Bytes(bytes)) = self.source.parts.pop_front() else {
+                    return Poll::Ready(None);
+                };
+                self.left -= bytes.len() as u64;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            self.reading = self.read_on();
+        }
+        let Some(reading) = &mut self.reading else {
+            return Poll::Ready(None);
+        };
+        let piece = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other).and_then(|read| read);
+        self.reading = self.read_on();
+        Poll::Ready(Some(piece.map_err(BoxError::from).map(|bytes| {
+            self.left -= bytes.len() as u64;
+            Frame::data(bytes)
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

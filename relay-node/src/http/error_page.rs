@@ -1,0 +1,166 @@
+//! What a client sees when there is no file for it: a small page, or JSON for who asks for it.
+//!
+//! No inner detail may appear here: no path of the machine, no text of the system's errors, nothing that the client
+//! sent.
+
+use super::body::Body;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+/// In which form a client wants to read answers that the node makes itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Form {
+    #[default]
+    Html,
+    Json,
+}
+
+impl Form {
+    /// JSON is for who names it and does not prefer HTML (RFC 9110, 12.5.1).
+    pub(crate) fn accepted(headers: &HeaderMap) -> Self {
+        let (mut html, mut json) = (None, None);
+        for field in headers.get_all(ACCEPT) {
+            for range in field.to_str().unwrap_or_default().split(',') {
+                let mut parts = range.split(';').map(str::trim);
+                let media = parts.next().unwrap_or_default();
+                let weight = parts.find_map(weight).unwrap_or(1.0);
+                if media.eq_ignore_ascii_case("application/json") {
+                    json = Some(weight);
+                } else if media.eq_ignore_ascii_case("text/html") {
+                    html = Some(weight);
+                }
+            }
+        }
+        match (json, html) {
+            (Some(json), None) if json > 0.0 => Self::Json,
+            (Some(json), Some(html)) if json > html => Self::Json,
+            _ => Self::Html,
+        }
+    }
+
+    pub(crate) fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Html => "text/html; charset=utf-8",
+            Self::Json => "application/json",
+        })
+    }
+}
+
+/// The weight that a parameter `q=0.5` gives.
+fn weight(parameter: &str) -> Option<f32> {
+    let (name, value) = parameter.split_once('=')?;
+    name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse().unwrap_or(0.0))
+}
+
+#[derive(Serialize)]
+struct JsonError<'a> {
+    status: u16,
+    error: &'a str,
+    detail: &'a str,
+}
+
+/// A whole answer. `detail` is one sentence of the node's own.
+pub(crate) fn response(status: StatusCode, detail: &str, form: Form) -> Response<Body> {
+    let page = text(status, detail, form);
+    let mut response = Response::new(Body::Full(Bytes::from(page)));
+    *response.status_mut() = status;
+    let length = response.body().length();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, form.content_type());
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    response
+}
+
+/// The body alone.
+pub(crate) fn text(status: StatusCode, detail: &str, form: Form) -> String {
+    let reason = status.canonical_reason().unwrap_or("Error");
+    let number = status.as_u16();
+    match form {
+        Form::Json => {
+            let mut text = serde_json::to_string(&JsonError { status: number, error: reason, detail })
+                .unwrap_or_default();
+            text.push('\n');
+            text
+        }
+        Form::Html => format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width\">\
+             <meta name=\"color-scheme\" content=\"light dark\">\
+             <title>{number} {reason}</title></head>\n\
+             <body><h1>{number} {reason}</h1><p>{}</p></body></html>\n",
+            Escaped(detail)
+        ),
+    }
+}
+
+/// Text that is safe between HTML tags and in quoted attributes.
+pub(crate) struct Escaped<'a>(pub &'a str);
+
+impl std::fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for part in self.0.split_inclusive(['&', '<', '>', '"', '\'']) {
+            let special = part.char_indices().next_back();
+            let entity = match special {
+                Some((_, '&')) => "&amp;",
+                Some((_, '<')) => "&lt;",
+                Some((_, '>')) => "&gt;",
+                Some((_, '"')) => "&quot;",
+                Some((_, '\'')) => "&#39;",
+                _ => {
+                    f.write_str(part)?;
+                    continue;
+                }
+            };
+            f.write_str(part.get(..part.len() - 1).unwrap_or_default())?;
+            f.write_str(entity)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_for_who_asks() {
+        for (accept, expected) in [
+            ("", Form::Html),
+            ("*/*", Form::Html),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", Form::Html),
+            ("application/json", Form::Json),
+            ("Application/JSON; charset=utf-8", Form::Json),
+            ("application/json, text/plain, */*", Form::Json),
+            ("text/html;q=0.5, application/json", Form::Json),
+            ("text/html, application/json", Form::Html),
+            ("text/html, application/json;q=0.9", Form::Html),
+            ("application/json;q=0", Form::Html),
+            ("application/json;q=x", Form::Html),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(Form::accepted(&headers), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn html_is_escaped() {
+        assert_eq!(Escaped("a<b>&\"c'd").to_string(), "a&lt;b&gt;&amp;&quot;c&#39;d");
+        assert_eq!(Escaped("é").to_string(), "é");
+        let page = text(StatusCode::NOT_FOUND, "<x>", Form::Html);
+        assert!(page.contains("404 Not Found") && page.contains("&lt;x&gt;"), "{page}");
+    }
+
+    #[test]
+    fn json_is_one_line() {
+        assert_eq!(
+            text(StatusCode::NOT_FOUND, "No \"file\".", Form::Json),
+            "{\"status\":404,\"error\":\"Not Found\",\"detail\":\"No \\\"file\\\".\"}\n"
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! The connection as hyper sees it: one request at a time, and nothing that it may keep.
+//!
+//! hyper is given the bytes of one checked head and of its body, and then neither more bytes nor an end. So it holds no
+//! buffer while a connection idles, never reads into the next request, and the moment when an answer is wholly written
+//! can be told from outside ([`Progress::is_answered`]); then the connection is taken back from it.
+
+use super::body::{Body, FileParts, PartsReader};
+use super::cache::BoxError;
+use super::head::Framing;
+use crate::platform::send_file::as_socket;
+use crate::platform::unsent::unsent_bytes;
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::rt::ReadBufCursor;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Read in one go, on the stack; only what has come is kept.
+const READ_SIZE: usize = 8 * 1024;
+/// [`Progress::body_left`] of a chunked body.
+pub(super) const UNKNOWN: u64 = u64::MAX;
+
+/// A stream with what was read from it too early.
+pub(super) struct Wire<S> {
+    pub stream: S,
+    /// Read and not yet given to anybody: the rest of this request, the next ones.
+    pub pending: BytesMut,
+    head: Bytes,
+    progress: Arc<Progress>,
+}
+
+/// How far one exchange is. Written and read in one task; atomic only because that task may move between threads.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Bytes of the request's body that hyper has not been given yet; [`UNKNOWN`] when only a decoder can know.
+    pub body_left: AtomicU64,
+    /// Bytes of the request's body that hyper was given.
+    pub body_read: AtomicU64,
+    /// hyper waits for bytes of the body.
+    pub is_reading: AtomicBool,
+    /// Bytes of the answer, its head included, that the stream has taken.
+    pub written: AtomicU64,
+    /// The stream takes no more for now.
+    pub is_write_blocked: AtomicBool,
+    /// What the client had yet to take when the stream last took nothing; [`UNKNOWN`] where the system does not tell.
+    unsent: AtomicU64,
+    /// Nothing was written since the last flush.
+    is_flushed: AtomicBool,
+    /// hyper has let go of the answer's body.
+    is_body_gone: AtomicBool,
+    /// Bytes of the answer's body that hyper took.
+    pub answer_bytes: AtomicU64,
+}
+
+impl Progress {
+    /// Whether all that hyper will write of the answer is written.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_body_gone.load(Relaxed) && self.is_head_written()
+    }
+
+    /// Whether all that hyper has been given so far is written.
+    pub(super) fn is_head_written(&self) -> bool {
+        self.is_flushed.load(Relaxed) && self.written.load(Relaxed) > 0
+    }
+
+    /// What the client had yet to take when the stream last took nothing.
+    pub(super) fn unsent(&self) -> Option<u64> {
+        Some(self.unsent.load(Relaxed)).filter(|&unsent| unsent != UNKNOWN)
+    }
+
+    fn wrote<S: 'static>(&self, stream: &S, result: &Poll<io::Result<usize>>) {
+        self.is_flushed.store(false, Relaxed);
+        self.is_write_blocked.store(result.is_pending(), Relaxed);
+        match result {
+            Poll::Ready(Ok(written)) => drop(self.written.fetch_add(*written as u64, Relaxed)),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                self.unsent.store(as_socket(stream).and_then(unsent_bytes).unwrap_or(UNKNOWN), Relaxed);
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
+    pub(super) fn new(stream: S, already_read: &[u8]) -> Self {
+        let (pending, head) = (BytesMut::from(already_read), Bytes::new());
+        Self { stream, pending, head, progress: Arc::default() }
+    }
+
+    /// Reads what there is, at most 8 KiB, behind what is pending. 0 is the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::<u8>::uninit(); READ_SIZE];
+        let mut space = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+        self.pending.extend_from_slice(space.filled());
+        Poll::Ready(Ok(space.filled().len()))
+    }
+
+    /// Prepares the next exchange: its head, from the front of what is pending, and its body.
+    pub(super) fn begin(&mut self, start: usize, end: usize, framing: Framing) -> Arc<Progress> {
+        self.pending.advance(start.min(self.pending.len()));
+        self.head = self.pending.split_to(end.saturating_sub(start).min(self.pending.len())).freeze();
+        self.give_up_buffer();
+        let body = match framing {
+            Framing::Length(length) => length,
+            Framing::Chunked => UNKNOWN,
+        };
+        self.progress = Arc::new(Progress { body_left: body.into(), ..Progress::default() });
+        self.progress.clone()
+    }
+
+    /// An idle connection keeps no memory for bytes that may never come.
+    pub(super) fn give_up_buffer(&mut self) {
+        if self.pending.is_empty() {
+            self.pending = BytesMut::new();
+        }
+    }
+
+    fn give_body(
+        &mut self,
+        left: u64,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.progress.is_reading.store(true, Relaxed);
+        if self.pending.is_empty() && ready!(self.poll_fill(cx))? == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.progress.is_reading.store(false, Relaxed);
+        let length =
+            self.pending.len().min(buffer.remaining()).min(usize::try_from(left).unwrap_or(usize::MAX));
+        buffer.put_slice(&self.pending.split_to(length));
+        self.give_up_buffer();
+        self.progress.body_read.fetch_add(length as u64, Relaxed);
+        if left != UNKNOWN {
+            self.progress.body_left.store(left - length as u64, Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> hyper::rt::Read for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.head.is_empty() {
+            let length = self.head.len().min(buffer.remaining());
+            buffer.put_slice(&self.head.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        match self.progress.body_left.load(Relaxed) {
+            // Nothing wakes this again, on purpose: the request is over, and what follows is not hyper's to read.
+            0 => Poll::Pending,
+            left => self.give_body(left, cx, buffer),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> hyper::rt::Write for Wire<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.progress.wrote(&self.stream, &result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.progress.wrote(&self.stream, &result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        self.progress.is_flushed.store(result.is_ready(), Relaxed);
+        result
+    }
+
+    /// The connection is not hyper's to close.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+/// An answer's body on its way through hyper; says when hyper has let go of it.
+pub(super) struct WireBody {
+    kind: Kind,
+    progress: Arc<Progress>,
+}
+
+enum Kind {
+    Empty,
+    Full(Bytes),
+    Reader(PartsReader),
+    Stream(UnsyncBoxBody<Bytes, BoxError>),
+    /// Sent past hyper, which only has to say how long it is.
+    Elsewhere(u64),
+}
+
+impl WireBody {
+    /// The body, and the parts of a file that are to be sent past hyper, where the stream can do that.
+    pub(super) fn new(
+        body: Body,
+        can_send_files: bool,
+        progress: Arc<Progress>,
+    ) -> (Self, Option<FileParts>) {
+        let (kind, elsewhere) = match body {
+            Body::Empty => (Kind::Empty, None),
+            Body::Full(bytes) => (Kind::Full(bytes), None),
+            Body::Stream(stream) => (Kind::Stream(stream), None),
+            Body::File(parts) if can_send_files => (Kind::Elsewhere(parts.length()), Some(parts)),
+            Body::File(parts) => (Kind::Reader(PartsReader::new(parts)), None),
+        };
+        (Self { kind, progress }, elsewhere)
+    }
+}
+
+impl Drop for WireBody {
+    fn drop(&mut self) {
+        self.progress.is_body_gone.store(true, Relaxed);
+    }
+}
+
+impl HttpBody for WireBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match &mut self.kind {
+            Kind::Empty => None,
+            Kind::Full(bytes) => match std::mem::take(bytes) {
+                bytes if bytes.is_empty() => None,
+                bytes => Some(Ok(Frame::data(bytes))),
+            },
+            Kind::Reader(reader) => ready!(Pin::new(reader).poll_frame(cx)),
+            Kind::Stream(stream) => ready!(Pin::new(stream).poll_frame(cx)),
+            Kind::Elsewhere(_) => return Poll::Pending,
+        };
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            self.progress.answer_bytes.fetch_add(data.len() as u64, Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Full(bytes) => bytes.is_empty(),
+            Kind::Reader(reader) => reader.is_end_stream(),
+            Kind::Stream(stream) => stream.is_end_stream(),
+            Kind::Elsewhere(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Reader(reader) => reader.size_hint(),
+            Kind::Stream(stream) => stream.size_hint(),
+            Kind::Elsewhere(length) => SizeHint::with_exact(*length),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Every wait has a limit, and nobody waits for somebody else's.
+
+use crate::http_support::{Client, PATIENCE, Server};
+use relay_node::http::{HttpConfig, HttpEnd};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{sleep, timeout};
+
+fn quick() -> HttpConfig {
+    HttpConfig {
+        header_timeout: Duration::from_millis(300),
+        keep_alive_timeout: Duration::from_millis(300),
+        send_timeout: Duration::from_millis(500),
+        body_timeout: Duration::from_millis(300),
+        ..HttpConfig::default()
+    }
+}
+
+async fn assert_408(mut client: Client) {
+    let reply = client.reply(false).await;
+    assert_eq!((reply.status, reply.field("connection")), (408, "close"));
+    assert!(reply.text().contains("408 Request Timeout"));
+    client.assert_closed().await;
+}
+
+#[tokio::test]
+async fn silence_gets_408() {
+    let mut server = Server::with(quick()).await;
+    assert_408(server.connect().await).await;
+    assert_eq!(server.outcome().await.end, HttpEnd::RequestTimeout);
+    let mut client = server.connect().await;
+    client.send("\r\n\r\n").await;
+    assert_408(client).await;
+    let mut client = server.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: te").await;
+    assert_408(client).await;
+    assert!(server.logged(3).await.iter().all(|line| line.contains(" 408 ")));
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_without_a_word() {
+    let mut server = Server::with(quick()).await;
+    server.file("a", "a");
+    let mut client = server.connect().await;
+    client.send("GET /a HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert_eq!(client.reply(false).await.text(), "a");
+    client.assert_closed().await;
+    assert_eq!(server.outcome().await.end, HttpEnd::Idle);
+    // A second request that begins and does not end gets a word.
+    let mut client = server.connect().await;
+    client.send("GET /a HTTP/1.1\r\nHost: test\r\n\r\nGET").await;
+    assert_eq!(client.reply(false).await.text(), "a");
+    assert_408(client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_slow_clients_are_closed_while_others_see_no_delay() {
+    let config = HttpConfig { header_timeout: Duration::from_secs(2), ..quick() };
+    let server = Server::with(config).await;
+    server.file("a", "a");
+    let mut slow = Vec::new();
+    for _ in 0..1_000 {
+        let mut client = server.connect().await;
+        slow.push(tokio::spawn(async move {
+            for byte in b"GET / HTTP/1.1\r\nHost: test\r\nx-slow: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy" {
+                // The server may have closed already; that is what this is for.
+                let _ = client.stream.write_all(&[*byte]).await;
+                sleep(Duration::from_millis(100)).await;
+            }
+            client.rest().await
+        }));
+    }
+    for _ in 0..20 {
+        // All the slow ones are still there, and this one is answered.
+        let reply = timeout(Duration::from_secs(5), server.get("/a", "")).await.unwrap();
+        assert_eq!(reply.status, 200);
+    }
+    for client in slow {
+        let bytes = timeout(PATIENCE, client).await.unwrap().unwrap();
+        assert!(bytes.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_given_up() {
+    let mut server = Server::with(quick()).await;
+    server.file("large", vec![7; 32 << 20]);
+    let mut client = server.connect().await;
+    client.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let outcome = server.outcome().await;
+    assert_eq!((outcome.end, outcome.requests), (HttpEnd::SendTimeout, 1));
+    assert!(outcome.sent < 32 << 20, "{outcome:?}");
+    // The log says how much went out.
+    let line = server.logged(1).await.remove(0);
+    let bytes: u64 = line.split(' ').nth(9).unwrap().parse().unwrap();
+    assert!(bytes > 0 && bytes < 32 << 20, "{line}");
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_many_small_answers_is_given_up() {
+    let mut server = Server::with(quick()).await;
+    server.file("small", vec![7; 32 << 10]);
+    let mut client = server.connect().await;
+    let requests = "GET /small HTTP/1.1\r\nHost: test\r\n\r\n".repeat(1_000);
+    client.send(requests).await;
+    assert_eq!(server.outcome().await.end, HttpEnd::SendTimeout);
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_not_cut() {
+    let server = Server::with(quick()).await;
+    let content: Vec<u8> = (0..(8 << 20)).map(|number: u32| (number % 251) as u8).collect();
+    server.file("large", &content);
+    let mut client = server.connect().await;
+    client.send("GET /large HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await;
+    // Longer in all than the limit for taking nothing, with pauses shorter than it.
+    let mut received = Vec::new();
+    for _ in 0..6 {
+        sleep(Duration::from_millis(150)).await;
+        let mut buffer = vec![0; 1 << 20];
+        let read = tokio::io::AsyncReadExt::read(&mut client.stream, &mut buffer).await.unwrap();
+        received.extend_from_slice(&buffer[..read]);
+    }
+    received.extend(client.rest().await);
+    assert!(received.ends_with(&content), "{} bytes", received.len());
+}
+
+#[tokio::test]
+async fn the_end_of_the_node_closes_idle_connections_and_lets_answers_end() {
+    let mut server = Server::start().await;
+    server.file("a", "a");
+    let content = vec![1; 16 << 20];
+    server.file("large", &content);
+    let mut idle = server.connect().await;
+    idle.send("GET /a HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    idle.reply(false).await;
+    let fresh = server.connect().await;
+    let mut busy = server.connect().await;
+    busy.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    // The answer has begun.
+    busy.stream.readable().await.unwrap();
+    server.stop.stop();
+    idle.assert_closed().await;
+    fresh.assert_closed().await;
+    let reply = busy.reply(false).await;
+    assert_eq!(reply.body.len(), content.len());
+    busy.assert_closed().await;
+    for _ in 0..3 {
+        assert_eq!(server.outcome().await.end, HttpEnd::Stopped);
+    }
+}
