@@ -5,7 +5,7 @@
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
@@ -104,17 +104,29 @@ pub async fn dial(
 async fn lookup(hop: &Hop, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
     let port = hop.port.get();
     if let Some(ip) = hop.host.ip() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
+        return Ok(vec![SocketAddr::new(canonical(ip), port)]);
     }
     let found = timeout_at(deadline, lookup_host((hop.host.as_str(), port))).await;
     let found = found.map_err(|_| DialError::LookupTimedOut)?.map_err(DialError::NameNotFound)?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found.take(MAX_ADDRESSES) {
+        let address = SocketAddr::new(canonical(address.ip()), port);
         if !addresses.contains(&address) {
             addresses.push(address);
         }
     }
     Ok(addresses)
+}
+
+/// The form in which addresses are compared and dialled: an IPv4 address that came as IPv6 is IPv4 again, and the unspecified
+/// address, which reaches the machine itself, is loopback.
+#[must_use]
+pub fn canonical(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    }
 }
 
 /// The most addresses of one name that are tried.

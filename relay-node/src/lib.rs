@@ -1,8 +1,37 @@
-//! (being laid out)
+//! A node of a relay chain: one small server for every role.
+//!
+//! ```text
+//! accept → detect ─┬→ read open → hello ─┬→ no hop left: origin (files out of the document root)
+//!                  │                     └→ relay: dial, hand on the open, then blind
+//!                  └→ HTTP face: web server
+//! ```
+//!
+//! | module | what belongs in it |
+//! | --- | --- |
+//! | [`cli`], [`config`] | what was typed, and what it means |
+//! | [`server`] | listen, accept, limits, drain |
+//! | [`connection`], [`detect`] | one accepted connection and which face it wants |
+//! | [`relay`] | relaying: the rules, the dial, the blind pump |
+//! | [`origin`] | the file layer's answers |
+//! | [`root`] | the document root; nothing else opens served files |
+//! | [`http`] | the HTTP face |
+//! | [`record`], [`access_log`], [`logging`] | what is written down, and where |
+//! | [`console`], [`stop`] | the operator: start, end, signals |
+//! | [`platform`] | the kernel's special calls, each with a plain fallback |
 
 pub mod access_log;
+pub mod cli;
+mod closing;
+pub mod config;
+pub mod connection;
+pub mod console;
+pub mod detect;
 pub mod http;
+pub mod logging;
 pub mod origin;
-mod platform;
+pub mod platform;
+pub mod record;
+pub mod relay;
 pub mod root;
+pub mod server;
 pub mod stop;

@@ -1,2 +1,52 @@
-//! The binary.
-fn main() {}
+//! Arguments, configuration, listeners, signals, exit code; the node itself is in the library.
+
+use anyhow::Context;
+use clap::Parser;
+use relay_node::cli::Cli;
+use relay_node::config::{Config, DEFAULT_PORT};
+use relay_node::server::{self, Ended, Listeners};
+use relay_node::{console, logging, platform, stop};
+use std::process::ExitCode;
+
+/// Could not run, or had to cut transfers.
+const EXIT_FAILED: u8 = 1;
+/// Bad usage or configuration.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let config = match Config::resolve(Cli::parse(), || console::ask_port(DEFAULT_PORT)) {
+        Ok(config) => config,
+        Err(error) => return complain(&error, EXIT_USAGE),
+    };
+    match run(config) {
+        Ok(Ended { cut: 0, .. }) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(EXIT_FAILED),
+        Err(error) => complain(&error, EXIT_FAILED),
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<Ended> {
+    let (_guard, access_log) = logging::install(&config.log)?;
+    platform::descriptors::raise_limit(config.max_connections);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = config.workers {
+        runtime.worker_threads(workers);
+    }
+    let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
+    let ended = runtime.block_on(async {
+        let listeners = Listeners::bind(&config.listen)?;
+        let (source, stop) = stop::channel();
+        console::watch_signals(source)?;
+        console::announce(&listeners.addresses()?, &config)?;
+        anyhow::Ok(server::run(listeners, config, access_log, stop).await)
+    })?;
+    console::farewell(ended);
+    // Whatever still runs in the blocking pool reads a disk that may never answer.
+    runtime.shutdown_background();
+    Ok(ended)
+}
+
+fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("relay-node: {error:#}");
+    ExitCode::from(code)
+}

@@ -33,8 +33,13 @@ const MAX_LINGER: usize = 256 * 1024;
 /// Of a request line that was refused, as much is logged.
 const MAX_LOGGED_LINE: usize = 1024;
 
-const TIMED_OUT: Refusal =
+pub(super) const TIMED_OUT: Refusal =
     Refusal { status: StatusCode::REQUEST_TIMEOUT, detail: "The request did not arrive in time." };
+/// For a node that has as many connections as it takes.
+pub(super) const BUSY: Refusal = Refusal {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    detail: "This node has as many connections as it takes. Try again in a moment.",
+};
 const CUT_OFF: Refusal = Refusal { status: StatusCode::BAD_REQUEST, detail: "it is cut off" };
 
 /// Whom a connection belongs to.
@@ -399,6 +404,20 @@ impl Refusal {
             _ => self.detail.to_owned(),
         }
     }
+}
+
+/// Answers a connection that is not to be served, whatever it asks, and closes it.
+pub(super) async fn turn_away<S>(
+    stream: S,
+    refusal: Refusal,
+    peer: SocketAddr,
+    face: Arc<HttpFace>,
+    stop: Stop,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let mut outcome = HttpOutcome { requests: 0, sent: 0, end: refusal.end() };
+    refuse(Wire::new(stream, &[]), refusal, &Owner { face, peer, stop }, &mut outcome).await;
 }
 
 /// Answers what is not given to hyper, and closes.

@@ -36,6 +36,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 /// What the HTTP face may do, and within which limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +145,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     serve_replayed(stream, &[], peer, face, stop).await
+}
+
+/// Answers 408 to a connection that said nothing within the limit, and closes it.
+pub async fn refuse_silent(stream: TcpStream, peer: SocketAddr, face: Arc<HttpFace>, stop: Stop) {
+    connection::turn_away(stream, connection::TIMED_OUT, peer, face, stop).await;
+}
+
+/// Answers 503 to a connection over the node's limit, and closes it.
+pub async fn refuse_busy(stream: TcpStream, peer: SocketAddr, face: Arc<HttpFace>, stop: Stop) {
+    connection::turn_away(stream, connection::BUSY, peer, face, stop).await;
 }
 
 /// [`serve`] for a connection of which the first bytes were already read, to find out what it speaks.

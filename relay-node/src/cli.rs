@@ -1,0 +1,290 @@
+//! What was typed: the command line, the environment and the TOML file, which all have the same keys.
+//!
+//! Everything is optional here and nothing has a default; [`crate::config`] says what it means.
+
+use crate::relay::allow::AllowNext;
+use clap::{Args, Parser};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// One small server for every role in a chain: origin, relay and web server.
+#[derive(Debug, Parser)]
+#[command(name = "relay-node", version, max_term_width = 110, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// The port to listen on, on 127.0.0.1 unless --listen says otherwise; 0 takes a free one
+    ///
+    /// Without a port anywhere it asks when it runs in a terminal's foreground, and else takes 12000.
+    #[arg(value_name = "PORT", env = "RELAY_NODE_PORT")]
+    pub port: Option<u16>,
+
+    /// A TOML file with the same keys as the long options (without the dashes in front); options and environment win
+    #[arg(long, value_name = "FILE", env = "RELAY_NODE_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its text would become the command's")]
+    pub settings: Settings,
+}
+
+const AFTER_HELP: &str = "\
+Every option is also an environment variable: RELAY_NODE_ and its name in capitals, _ for -, values of a list separated
+by commas (RELAY_NODE_ALLOW_NEXT=10.0.0.0/8,pchost2). Times are written like 10s, 5m, 1h 30m. RUST_LOG sets the log's
+detail (RUST_LOG=debug).
+
+Signals: SIGTERM or Ctrl-C stops accepting and lets transfers end within --drain; a second one ends at once.
+Exit codes: 0 ended as told, 1 could not run or had to cut transfers, 2 bad usage or configuration.";
+
+/// The settings proper: a flag, a variable and a key each.
+#[derive(Debug, Default, Clone, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Settings {
+    /// The port, in the file; on the command line it is the argument.
+    #[arg(skip)]
+    pub port: Option<u16>,
+
+    /// Listen here; an address with a port, or an address alone to go with PORT (again and again)
+    ///
+    /// Without it the node listens on 127.0.0.1 alone. 0.0.0.0 is every IPv4 address of the machine, [::] every IPv6 one.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "RELAY_NODE_LISTEN",
+        value_delimiter = ',',
+        help_heading = "Server"
+    )]
+    pub listen: Vec<ListenAddress>,
+
+    /// Serve the files in this directory and below; nothing outside it is readable [default: www]
+    #[arg(long, value_name = "DIR", env = "RELAY_NODE_ROOT", help_heading = "Server")]
+    pub root: Option<PathBuf>,
+
+    /// Serve dotfiles and unfinished downloads (.part), too
+    #[arg(long, env = "RELAY_NODE_HIDDEN", help_heading = "Server")]
+    pub hidden: bool,
+
+    /// Threads that serve connections [default: one a processor]
+    #[arg(long, value_name = "N", env = "RELAY_NODE_WORKERS", help_heading = "Server")]
+    pub workers: Option<usize>,
+
+    /// Relay to this next hop: a host, host:port, an address, a network such as 10.1.0.0/16, or * (again and again)
+    ///
+    /// Without it the node relays to loopback addresses alone; with it, only to what it names. A name allows whatever
+    /// address it resolves to. * is an open relay; it still leaves out loopback and link-local addresses.
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        env = "RELAY_NODE_ALLOW_NEXT",
+        value_delimiter = ',',
+        help_heading = "Relay"
+    )]
+    #[serde(deserialize_with = "from_texts")]
+    pub allow_next: Vec<AllowNext>,
+
+    /// The most hops that a route may still have when it comes here [default: 64]
+    #[arg(long, value_name = "N", env = "RELAY_NODE_MAX_HOPS", help_heading = "Relay")]
+    pub max_hops: Option<usize>,
+
+    /// The most connections at once; further ones are told that the node is busy [default: 8192]
+    #[arg(long, value_name = "N", env = "RELAY_NODE_MAX_CONNECTIONS", help_heading = "Limits")]
+    pub max_connections: Option<usize>,
+
+    /// How long a new connection may take to send its request [default: 10s]
+    #[arg(long, value_name = "TIME", env = "RELAY_NODE_REQUEST_TIMEOUT", help_heading = "Limits")]
+    pub request_timeout: Option<Span>,
+
+    /// How long name lookup, connect and hello of a next hop may take together [default: 10s]
+    ///
+    /// A client's own limit shortens it, so that the client hears which hop is silent before it gives up.
+    #[arg(long, value_name = "TIME", env = "RELAY_NODE_DIAL_TIMEOUT", help_heading = "Limits")]
+    pub dial_timeout: Option<Span>,
+
+    /// How long a connection to an origin may stay open without a further request [default: 1m]
+    #[arg(long, value_name = "TIME", env = "RELAY_NODE_KEEP_ALIVE_TIMEOUT", help_heading = "Limits")]
+    pub keep_alive_timeout: Option<Span>,
+
+    /// How long a transfer may stand still before it is cut; a reader may pause so long [default: 10m]
+    #[arg(long, value_name = "TIME", env = "RELAY_NODE_IDLE_TIMEOUT", help_heading = "Limits")]
+    pub idle_timeout: Option<Span>,
+
+    /// How long transfers may go on after SIGTERM or Ctrl-C [default: 30s]
+    #[arg(long, value_name = "TIME", env = "RELAY_NODE_DRAIN", help_heading = "Limits")]
+    pub drain: Option<Span>,
+
+    /// How log lines are written [default: text]
+    #[arg(long, value_name = "FORMAT", env = "RELAY_NODE_LOG_FORMAT", help_heading = "Logs")]
+    pub log_format: Option<LogFormat>,
+
+    /// Write logs into this directory, a new file each day, instead of standard error
+    #[arg(long, value_name = "DIR", env = "RELAY_NODE_LOG_DIR", help_heading = "Logs")]
+    pub log_dir: Option<PathBuf>,
+
+    /// Show no listing of a directory that has no index.html
+    #[arg(long, env = "RELAY_NODE_NO_LISTING", help_heading = "Web server")]
+    pub no_listing: bool,
+
+    /// Answer 400 to methods other than GET and HEAD and to an unreadable If-Modified-Since
+    ///
+    /// Some courses on HTTP servers ask for it. Without it RFC 9110 holds: 405, and the date is ignored.
+    #[arg(long, env = "RELAY_NODE_STRICT_HTTP", help_heading = "Web server")]
+    pub strict_http: bool,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line of text.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Where to listen: an address, and perhaps a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// The address.
+    pub ip: std::net::IpAddr,
+    /// The port; none: the node's.
+    pub port: Option<u16>,
+}
+
+impl FromStr for ListenAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(address) = text.parse::<std::net::SocketAddr>() {
+            return Ok(ListenAddress { ip: address.ip(), port: Some(address.port()) });
+        }
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        let ip = bare.parse().map_err(|_| "write an address like 0.0.0.0:12000, [::]:12000 or 192.0.2.1")?;
+        Ok(ListenAddress { ip, port: None })
+    }
+}
+
+impl<'de> Deserialize<'de> for ListenAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A time, written like `10s` or `1h 30m`; a number alone is seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = humantime::DurationError;
+
+    fn from_str(text: &str) -> Result<Span, humantime::DurationError> {
+        match text.parse() {
+            Ok(seconds) => Ok(Span(Duration::from_secs(seconds))),
+            Err(_) => humantime::parse_duration(text).map(Span),
+        }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Seconds(u64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Seconds(seconds) => Ok(Span(Duration::from_secs(seconds))),
+            Written::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
+
+/// A list of values that are written as text.
+fn from_texts<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(|e| D::Error::custom(format!("{text:?}: {e}")))).collect()
+}
+
+impl Settings {
+    /// These settings, and where they say nothing, those of the file.
+    #[must_use]
+    pub fn over(self, file: Settings) -> Settings {
+        let list = |mine: Vec<_>, theirs| if mine.is_empty() { theirs } else { mine };
+        Settings {
+            port: self.port.or(file.port),
+            listen: if self.listen.is_empty() { file.listen } else { self.listen },
+            root: self.root.or(file.root),
+            hidden: self.hidden || file.hidden,
+            workers: self.workers.or(file.workers),
+            allow_next: list(self.allow_next, file.allow_next),
+            max_hops: self.max_hops.or(file.max_hops),
+            max_connections: self.max_connections.or(file.max_connections),
+            request_timeout: self.request_timeout.or(file.request_timeout),
+            dial_timeout: self.dial_timeout.or(file.dial_timeout),
+            keep_alive_timeout: self.keep_alive_timeout.or(file.keep_alive_timeout),
+            idle_timeout: self.idle_timeout.or(file.idle_timeout),
+            drain: self.drain.or(file.drain),
+            log_format: self.log_format.or(file.log_format),
+            log_dir: self.log_dir.or(file.log_dir),
+            no_listing: self.no_listing || file.no_listing,
+            strict_http: self.strict_http || file.strict_http,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_has_the_same_keys() {
+        let file = r#"
+            port = 12001
+            listen = ["0.0.0.0", "[::1]:9"]
+            root = "files"
+            allow-next = ["pchost2:11000", "10.0.0.0/8"]
+            max-connections = 5
+            request-timeout = "2s"
+            drain = 7
+            log-format = "json"
+        "#;
+        let file: Settings = toml::from_str(file).unwrap();
+        assert_eq!(
+            file.listen,
+            [ListenAddress { ip: [0, 0, 0, 0].into(), port: None }, "[::1]:9".parse().unwrap()]
+        );
+        assert_eq!(file.drain, Some(Span(Duration::from_secs(7))));
+        let typed =
+            Cli::try_parse_from(["relay-node", "12000", "--root", "typed", "--allow-next", "*"]).unwrap();
+        let merged = typed.settings.over(file);
+        assert_eq!(merged.root, Some("typed".into()));
+        assert_eq!(merged.allow_next, ["*".parse().unwrap()]);
+        assert_eq!(merged.max_connections, Some(5));
+    }
+
+    #[test]
+    fn a_wrong_key_or_value_is_refused() {
+        for bad in
+            ["prot = 1", "port = 70000", "allow-next = [\"a b\"]", "drain = \"soon\"", "listen = [\"host\"]"]
+        {
+            assert!(toml::from_str::<Settings>(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What the settings mean: checked, resolved, with their defaults.
+
+use crate::cli::{Cli, ListenAddress, LogFormat, Settings, Span};
+use crate::relay::allow::NextHopPolicy;
+use crate::root::DocumentRoot;
+use anyhow::{Context, bail};
+use relay_proto::limits::MAX_HOPS;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The port when nobody names one.
+pub const DEFAULT_PORT: u16 = 12000;
+/// The document root when nobody names one.
+pub const DEFAULT_ROOT: &str = "www";
+
+/// A node's whole configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// Where to listen; at least one address.
+    pub listen: Vec<SocketAddr>,
+    /// What is served.
+    pub root: DocumentRoot,
+    /// Its path, for people.
+    pub root_path: PathBuf,
+    /// Whether hidden files are served, too.
+    pub hidden: bool,
+    /// Where to relay to.
+    pub policy: NextHopPolicy,
+    /// The most hops that a route may still have.
+    pub max_hops: usize,
+    /// The most connections at once.
+    pub max_connections: usize,
+    /// For a request to arrive.
+    pub request_timeout: Duration,
+    /// For name lookup, connect and hello.
+    pub dial_timeout: Duration,
+    /// Between requests.
+    pub keep_alive_timeout: Duration,
+    /// Without any progress.
+    pub idle_timeout: Duration,
+    /// For transfers to end.
+    pub drain: Duration,
+    /// Threads that serve connections; none: one a processor.
+    pub workers: Option<usize>,
+    /// How and where to log.
+    pub log: LogConfig,
+    /// Show listings.
+    pub listing: bool,
+    /// The stricter HTTP.
+    pub strict_http: bool,
+}
+
+/// How and where to log.
+#[derive(Debug, Clone, Default)]
+pub struct LogConfig {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// Daily files in this directory; none: standard error.
+    pub directory: Option<PathBuf>,
+}
+
+impl Config {
+    /// What was typed, with what the file says. `ask_port` is called when nobody named a port.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a value that makes no sense, in words for the operator.
+    pub fn resolve(cli: Cli, ask_port: impl FnOnce() -> anyhow::Result<u16>) -> anyhow::Result<Config> {
+        let file = cli.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let settings = Settings { port: cli.port, ..cli.settings }.over(file);
+        let listen = listen_addresses(&settings.listen, settings.port, ask_port)?;
+        let root_path = settings.root.clone().unwrap_or_else(|| DEFAULT_ROOT.into());
+        let root = DocumentRoot::open(&root_path, settings.hidden)
+            .context("choose the directory to serve with --root DIR")?;
+        let time = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+        let config = Config {
+            listen,
+            root,
+            root_path,
+            hidden: settings.hidden,
+            policy: NextHopPolicy::new(settings.allow_next),
+            max_hops: settings.max_hops.unwrap_or(MAX_HOPS),
+            max_connections: settings.max_connections.unwrap_or(8192),
+            request_timeout: time(settings.request_timeout, Duration::from_secs(10)),
+            dial_timeout: time(settings.dial_timeout, Duration::from_secs(10)),
+            keep_alive_timeout: time(settings.keep_alive_timeout, Duration::from_secs(60)),
+            idle_timeout: time(settings.idle_timeout, Duration::from_secs(600)),
+            drain: time(settings.drain, Duration::from_secs(30)),
+            workers: settings.workers,
+            log: LogConfig { format: settings.log_format.unwrap_or_default(), directory: settings.log_dir },
+            listing: !settings.no_listing,
+            strict_http: settings.strict_http,
+        };
+        config.checked()
+    }
+
+    fn checked(self) -> anyhow::Result<Config> {
+        if self.max_hops > MAX_HOPS {
+            bail!("max-hops is {}, but no route has more than {MAX_HOPS} hops", self.max_hops);
+        }
+        if self.max_connections == 0 || self.max_connections > tokio::sync::Semaphore::MAX_PERMITS {
+            bail!("max-connections must be at least 1 and not absurdly large");
+        }
+        if self.workers == Some(0) {
+            bail!("workers must be at least 1");
+        }
+        let times = [
+            ("request-timeout", self.request_timeout),
+            ("dial-timeout", self.dial_timeout),
+            ("keep-alive-timeout", self.keep_alive_timeout),
+            ("idle-timeout", self.idle_timeout),
+        ];
+        match times.iter().find(|(_, time)| time.is_zero()) {
+            Some((name, _)) => bail!("{name} must be longer than nothing"),
+            None => Ok(self),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Settings> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+    // The reader's own text shows line, column and the line itself with a caret.
+    toml::from_str(&text).with_context(|| format!("in the configuration file {}", path.display()))
+}
+
+fn listen_addresses(
+    listen: &[ListenAddress],
+    port: Option<u16>,
+    ask_port: impl FnOnce() -> anyhow::Result<u16>,
+) -> anyhow::Result<Vec<SocketAddr>> {
+    let needs_port = listen.is_empty() || listen.iter().any(|address| address.port.is_none());
+    let port = match port {
+        Some(port) => port,
+        None if needs_port => ask_port()?,
+        None => DEFAULT_PORT,
+    };
+    if listen.is_empty() {
+        return Ok(vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)]);
+    }
+    let mut addresses: Vec<SocketAddr> =
+        listen.iter().map(|address| SocketAddr::new(address.ip, address.port.unwrap_or(port))).collect();
+    // Port 0 is a free port each time; any other address twice would only fail to bind.
+    let all = addresses.clone();
+    let mut index = 0;
+    addresses.retain(|address| {
+        index += 1;
+        address.port() == 0 || !all.iter().take(index - 1).any(|earlier| earlier == address)
+    });
+    Ok(addresses)
+}

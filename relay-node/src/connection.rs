@@ -1,0 +1,159 @@
+//! One accepted connection: find out which face it wants, serve it, and write its line into the access log.
+
+use crate::access_log::AccessLog;
+use crate::config::Config;
+use crate::detect::{Detected, detect};
+use crate::http::{self, HttpConfig, HttpFace};
+use crate::origin::{self, HashIndex, Origin, OriginLimits, OriginRecord};
+use crate::record::{Fault, Outcome, Record, Role};
+use crate::relay::allow::NextHopPolicy;
+use crate::relay::{self, RelayLimits};
+use crate::stop::Stop;
+use relay_chain::frames::{ReadError, read_message, write_message};
+use relay_proto::code::FailureCode;
+use relay_proto::hop::{Failed, Hello, Open, agent_name};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// What the index of chunk hashes may hold, in bytes: the hashes of about 1.5 TiB of files.
+const HASH_INDEX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long a connection over the limit may take to show which face it wants, so that it can be refused in its language.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Node {
+    policy: NextHopPolicy,
+    max_hops: usize,
+    request_timeout: Duration,
+    relay_limits: RelayLimits,
+    origin: Origin,
+    origin_limits: OriginLimits,
+    http: Arc<HttpFace>,
+    stop: Stop,
+}
+
+impl Node {
+    /// A node as it was configured.
+    #[must_use]
+    pub fn new(config: Config, access_log: Arc<AccessLog>, stop: Stop) -> Node {
+        let root = Arc::new(config.root);
+        let http = HttpConfig {
+            strict: config.strict_http,
+            listing: config.listing,
+            header_timeout: config.request_timeout,
+            keep_alive_timeout: config.keep_alive_timeout,
+            send_timeout: config.idle_timeout,
+            ..HttpConfig::default()
+        };
+        Node {
+            policy: config.policy,
+            max_hops: config.max_hops,
+            request_timeout: config.request_timeout,
+            relay_limits: RelayLimits { dial: config.dial_timeout, idle: config.idle_timeout },
+            origin: Origin { root: Arc::clone(&root), index: Arc::new(HashIndex::new(HASH_INDEX_BYTES)) },
+            origin_limits: OriginLimits { request: config.keep_alive_timeout, progress: config.idle_timeout },
+            http: Arc::new(HttpFace::new(root, http, access_log)),
+            stop,
+        }
+    }
+}
+
+/// Serves one connection to its end. Whatever the peer does, it returns, and the node goes on.
+pub async fn serve(stream: TcpStream, peer: SocketAddr, node: &Node) {
+    let detected = tokio::select! {
+        detected = detect(&stream, node.request_timeout) => detected,
+        // A connection that has said nothing when the node ends has nothing to finish.
+        () = node.stop.stopped() => return,
+    };
+    match detected {
+        Ok(Detected::Relay) => Box::pin(serve_relay_face(stream, peer, node)).await,
+        Ok(Detected::Http) => {
+            Box::pin(http::serve(stream, peer, Arc::clone(&node.http), node.stop.clone())).await;
+        }
+        Ok(Detected::Silent) => {
+            http::refuse_silent(stream, peer, Arc::clone(&node.http), node.stop.clone()).await;
+        }
+        Ok(Detected::Closed) => tracing::debug!(%peer, "closed before it said anything"),
+        Err(error) => tracing::debug!(%peer, %error, "failed before it said anything"),
+    }
+}
+
+async fn serve_relay_face(mut stream: TcpStream, peer: SocketAddr, node: &Node) {
+    let mut record = Record::new(peer);
+    let read = timeout(node.request_timeout, read_message::<Open, _>(&mut stream)).await;
+    let open = match read {
+        Ok(Ok(open)) => open,
+        Ok(Err(error)) => return refuse_open(&mut stream, &error, &mut record).await,
+        Err(_) => return refuse_slow(&mut stream, node.request_timeout, &mut record).await,
+    };
+    record.id = Some(open.id);
+    if open.hops.len() > node.max_hops {
+        let message =
+            format!("{} hops are left, and this node takes at most {}", open.hops.len(), node.max_hops);
+        let failed = Failed::new(FailureCode::TooManyHops, None, &message);
+        record.end(Outcome::Failed(failed.code), Fault::Client);
+        return relay::refuse(&mut stream, &failed).await;
+    }
+    let hello = Hello { agent: agent_name("relay-node", env!("CARGO_PKG_VERSION")) };
+    if let Err(error) = write_message(&mut stream, &hello).await {
+        return record.end(Outcome::Broken(error.to_string()), Fault::Client);
+    }
+    if open.hops.is_empty() {
+        record.role = Role::Origin;
+        serve_files(&mut stream, node, &mut record).await;
+    } else {
+        record.role = Role::Relay;
+        relay::relay(&mut stream, open, &node.policy, &node.relay_limits, &mut record).await;
+    }
+}
+
+async fn serve_files(stream: &mut TcpStream, node: &Node, record: &mut Record) {
+    let mut served = OriginRecord::default();
+    let result = origin::serve(stream, &node.origin, node.origin_limits, &mut served).await;
+    record.target = served.name.unwrap_or_default();
+    record.down = served.sent;
+    match (&result, served.status) {
+        (Err(error), _) => record.end(Outcome::Broken(error.to_string()), Fault::Client),
+        (Ok(()), Some(status)) => record.end(Outcome::Answered(status), Fault::of_status(status)),
+        (Ok(()), None) => record.end(Outcome::Done, Fault::None),
+    }
+}
+
+async fn refuse_open(stream: &mut TcpStream, error: &ReadError, record: &mut Record) {
+    record.note = error.to_string();
+    if let ReadError::Closed | ReadError::Truncated | ReadError::Io(_) = error {
+        return record.end(Outcome::Broken(error.to_string()), Fault::Client);
+    }
+    let failed = Failed::new(FailureCode::BadRequest, None, &error.to_string());
+    record.end(Outcome::Failed(failed.code), Fault::Client);
+    relay::refuse(stream, &failed).await;
+}
+
+async fn refuse_slow(stream: &mut TcpStream, limit: Duration, record: &mut Record) {
+    let message = format!("the open did not arrive within {} s", limit.as_secs_f64());
+    let failed = Failed::new(FailureCode::TimedOut, None, &message);
+    record.end(Outcome::Failed(failed.code), Fault::Client);
+    relay::refuse(stream, &failed).await;
+}
+
+/// Tells a connection over the limit that the node is busy, in its own language, and closes it.
+pub async fn refuse_busy(mut stream: TcpStream, peer: SocketAddr, node: &Node) {
+    match detect(&stream, REFUSAL_PATIENCE).await {
+        Ok(Detected::Relay) => {
+            let mut record = Record::new(peer);
+            let open = timeout(REFUSAL_PATIENCE, read_message::<Open, _>(&mut stream)).await;
+            record.id = open.ok().and_then(Result::ok).map(|open| open.id);
+            record.end(Outcome::Failed(FailureCode::Busy), Fault::Node);
+            relay::refuse(&mut stream, &Failed::new(FailureCode::Busy, None, "")).await;
+        }
+        Ok(Detected::Http) => {
+            http::refuse_busy(stream, peer, Arc::clone(&node.http), node.stop.clone()).await
+        }
+        Ok(Detected::Silent | Detected::Closed) | Err(_) => {}
+    }
+}

@@ -1,0 +1,164 @@
+//! What the operator sees and says: the question for a port, the lines at start and end, signals.
+
+use crate::config::Config;
+use crate::platform::foreground;
+use crate::server::Ended;
+use crate::stop::StopSource;
+use anyhow::{Context, bail};
+use std::io::{self, BufRead, Write};
+use std::net::{IpAddr, SocketAddr};
+
+/// Asks for the port when there is somebody to ask: a terminal that this process is in the foreground of. Else, and for an
+/// empty answer, it is `default`.
+///
+/// # Errors
+/// An answer that is no port, three times.
+pub fn ask_port(default: u16) -> anyhow::Result<u16> {
+    if !foreground::can_ask() {
+        return Ok(default);
+    }
+    ask_port_on(&mut io::stdin().lock(), &mut io::stderr(), default)
+}
+
+fn ask_port_on(input: &mut impl BufRead, output: &mut impl Write, default: u16) -> anyhow::Result<u16> {
+    for _ in 0..3 {
+        write!(output, "Port to listen on [{default}]: ")?;
+        output.flush()?;
+        let mut line = String::new();
+        if input.read_line(&mut line)? == 0 || line.trim().is_empty() {
+            return Ok(default);
+        }
+        match line.trim().parse() {
+            Ok(port) => return Ok(port),
+            Err(_) => writeln!(output, "A port is a number from 0 to 65535; 0 takes a free one.")?,
+        }
+    }
+    bail!("no port was given; write it behind the command: relay-node 12000")
+}
+
+/// Says what the node listens on, serves, and will relay to.
+///
+/// # Errors
+/// Standard output's.
+pub fn announce(addresses: &[SocketAddr], config: &Config) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for address in addresses {
+        writeln!(out, "listening on {address}")?;
+        tracing::info!(%address, "listening");
+    }
+    let shown = config.root_path.canonicalize().unwrap_or_else(|_| config.root_path.clone());
+    writeln!(out, "serving {}{}", shown.display(), if config.hidden { ", hidden files too" } else { "" })?;
+    writeln!(out, "relaying to {}", config.policy)?;
+    let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
+    if config.policy.is_open() {
+        writeln!(out, "warning: --allow-next '*' makes this an open relay for everybody who can reach it")?;
+        tracing::warn!("this is an open relay: --allow-next '*'");
+    }
+    if is_loopback {
+        writeln!(
+            out,
+            "note: a tunnel to this port (ngrok, ssh -L) opens all of this to whoever uses the tunnel"
+        )?;
+    }
+    if let Some(public) = addresses.iter().find(|address| is_everywhere(address.ip())) {
+        writeln!(out, "note: {public} is every address of this machine, its public ones too")?;
+    }
+    out.flush()
+}
+
+fn is_everywhere(ip: IpAddr) -> bool {
+    ip.is_unspecified()
+}
+
+/// Says how it ended.
+pub fn farewell(ended: Ended) {
+    let Ended { open, cut } = ended;
+    let text = match (open, cut) {
+        (0, _) => "stopped; no connection was open".to_owned(),
+        (open, 0) => format!("stopped; all {open} open connections ended in order"),
+        (open, cut) => {
+            format!("stopped; of {open} open connections {cut} were cut when the drain limit was over")
+        }
+    };
+    tracing::info!(open, cut, "{text}");
+    // The operator's terminal may be gone by now.
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// From now on the first SIGTERM or Ctrl-C says stop, and the second one ends the process.
+///
+/// # Errors
+/// The system's, when it takes no handler.
+pub fn watch_signals(source: StopSource) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("cannot watch for signals")?;
+    tokio::spawn(async move {
+        signals.next().await;
+        let _ = writeln!(io::stdout(), "stopping; a second signal ends at once");
+        source.stop();
+        signals.next().await;
+        tracing::warn!("ended at once by a second signal");
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals)
+    }
+
+    async fn next(&mut self) {
+        // Without a handler the system ends the process by itself.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ask_port_on;
+
+    fn check(answers: &str, expected: Option<u16>) {
+        let mut shown = Vec::new();
+        assert_eq!(ask_port_on(&mut answers.as_bytes(), &mut shown, 12000).ok(), expected, "{answers:?}");
+        assert!(String::from_utf8(shown).unwrap().starts_with("Port to listen on [12000]: "));
+    }
+
+    #[test]
+    fn the_question_for_a_port() {
+        check("\n", Some(12000));
+        check("", Some(12000));
+        check("12001\n", Some(12001));
+        check("port\n70000\n 80 \n", Some(80));
+        check("a\nb\nc\n", None);
+    }
+}

@@ -1,0 +1,121 @@
+//! Pipes that carry bytes from socket to socket inside the kernel (splice(2)).
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) use fallback::Pipe;
+#[cfg(target_os = "linux")]
+pub(crate) use linux::Pipe;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
+    use std::io;
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::sync::Mutex;
+
+    /// How much a pipe holds. All pipes of one unprivileged user may hold 64 MiB together (pipe(7),
+    /// `pipe-user-pages-soft`), which is 256 of these.
+    const WANTED: usize = 256 * 1024;
+    /// A pipe that is smaller costs more system calls than it saves copies; born so when the quota is gone.
+    const SMALLEST: usize = 64 * 1024;
+    /// How many empty pipes are kept for the next transfer.
+    const MOST_IDLE: usize = 16;
+
+    static IDLE: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
+
+    /// A pipe of at least 64 KiB, and how many bytes are in it.
+    #[derive(Debug)]
+    pub(crate) struct Pipe {
+        reader: OwnedFd,
+        writer: OwnedFd,
+        capacity: usize,
+        held: usize,
+    }
+
+    impl Pipe {
+        /// An empty pipe, or `None` when the system has none to give: then the bytes are to be copied.
+        pub(crate) fn take() -> Option<Pipe> {
+            let idle = IDLE.lock().ok().and_then(|mut pipes| pipes.pop());
+            idle.or_else(|| Pipe::make().ok().filter(|pipe| pipe.capacity >= SMALLEST))
+        }
+
+        fn make() -> rustix::io::Result<Pipe> {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+            let capacity = match fcntl_setpipe_size(&writer, WANTED) {
+                Ok(capacity) => capacity,
+                Err(_) => fcntl_getpipe_size(&writer)?,
+            };
+            Ok(Pipe { reader, writer, capacity, held: 0 })
+        }
+
+        /// Bytes that went in and have not come out.
+        pub(crate) fn held(&self) -> usize {
+            self.held
+        }
+
+        /// Moves what the socket has into the empty pipe; 0 is the socket's end. Never call it on a pipe that holds bytes:
+        /// "would block" would then not tell which of the two blocks.
+        pub(crate) fn fill(&mut self, socket: impl AsFd) -> io::Result<usize> {
+            let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+            let moved = splice(socket, None, &self.writer, None, self.capacity, flags)?;
+            self.held += moved;
+            Ok(moved)
+        }
+
+        /// Moves what the pipe holds, or a part of it, into the socket.
+        pub(crate) fn drain(&mut self, socket: impl AsFd) -> io::Result<usize> {
+            let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+            let moved = splice(&self.reader, None, socket, None, self.held, flags)?;
+            self.held -= moved.min(self.held);
+            Ok(moved)
+        }
+
+        /// Gives an empty pipe to the next transfer; one that holds a stranger's bytes is closed.
+        pub(crate) fn give_back(self) {
+            if self.held == 0
+                && let Ok(mut pipes) = IDLE.lock()
+                && pipes.len() < MOST_IDLE
+            {
+                pipes.push(self);
+            }
+        }
+    }
+}
+
+/// Systems without splice: there is never a pipe, so the bytes are copied.
+#[cfg(any(not(target_os = "linux"), test))]
+#[cfg_attr(target_os = "linux", allow(dead_code, reason = "only its `take` is tested where splice is"))]
+mod fallback {
+    use std::convert::Infallible;
+    use std::io;
+
+    #[derive(Debug)]
+    pub(crate) struct Pipe(Infallible);
+
+    impl Pipe {
+        pub(crate) fn take() -> Option<Pipe> {
+            None
+        }
+
+        pub(crate) fn held(&self) -> usize {
+            match self.0 {}
+        }
+
+        pub(crate) fn fill<S>(&mut self, _socket: S) -> io::Result<usize> {
+            match self.0 {}
+        }
+
+        pub(crate) fn drain<S>(&mut self, _socket: S) -> io::Result<usize> {
+            match self.0 {}
+        }
+
+        pub(crate) fn give_back(self) {
+            match self.0 {}
+        }
+    }
+
+    #[cfg(test)]
+    #[test]
+    fn there_is_never_a_pipe() {
+        assert!(Pipe::take().is_none());
+    }
+}

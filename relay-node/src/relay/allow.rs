@@ -1,0 +1,247 @@
+//! Which next hops a node relays to. Nothing is relayed that no rule allows.
+
+use ipnet::IpNet;
+use relay_chain::dial::canonical;
+use relay_proto::address::{Hop, Host};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+/// One rule of `--allow-next`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowNext {
+    what: What,
+    port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    /// Everything but loopback and link-local addresses.
+    Any,
+    /// A name, lower case, without a trailing dot. It allows whatever address it resolves to.
+    Name(String),
+    Network(IpNet),
+}
+
+/// Why a text is no rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("write a host, host:port, an address or a network like 10.1.0.0/16, or *")]
+pub struct AllowNextError;
+
+impl FromStr for AllowNext {
+    type Err = AllowNextError;
+
+    fn from_str(text: &str) -> Result<AllowNext, AllowNextError> {
+        let text = text.trim();
+        if let Some(what) = What::parse(text) {
+            return Ok(AllowNext { what, port: None });
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(AllowNextError)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or(AllowNextError)?;
+        Ok(AllowNext { what: What::parse(host).ok_or(AllowNextError)?, port: Some(port) })
+    }
+}
+
+impl What {
+    fn parse(text: &str) -> Option<What> {
+        if text == "*" {
+            return Some(What::Any);
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Some(What::Network(IpNet::from(canonical(address))));
+        }
+        if let Ok(network) = text.parse::<IpNet>() {
+            return Some(What::Network(network.trunc()));
+        }
+        let host = Host::try_from(text.to_owned()).ok()?;
+        Some(What::Name(plain_name(host.as_str())))
+    }
+}
+
+impl fmt::Display for AllowNext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.what {
+            What::Any => f.write_str("*")?,
+            What::Name(name) => f.write_str(name)?,
+            What::Network(net) if net.prefix_len() < net.max_prefix_len() => write!(f, "{net}")?,
+            What::Network(net) if net.addr().is_ipv6() && self.port.is_some() => {
+                write!(f, "[{}]", net.addr())?;
+            }
+            What::Network(net) => write!(f, "{}", net.addr())?,
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+/// All rules of a node.
+#[derive(Debug, Clone)]
+pub struct NextHopPolicy {
+    rules: Vec<AllowNext>,
+}
+
+impl NextHopPolicy {
+    /// The rules that were configured; without any, loopback addresses alone.
+    #[must_use]
+    pub fn new(rules: Vec<AllowNext>) -> NextHopPolicy {
+        if !rules.is_empty() {
+            return NextHopPolicy { rules };
+        }
+        let network = |address: IpAddr, bits| IpNet::new(address, bits).ok();
+        let v4 = network(Ipv4Addr::LOCALHOST.into(), 8).map(|net| net.trunc());
+        let v6 = network(Ipv6Addr::LOCALHOST.into(), 128);
+        let loopback = [v4, v6].into_iter().flatten();
+        NextHopPolicy {
+            rules: loopback.map(|net| AllowNext { what: What::Network(net), port: None }).collect(),
+        }
+    }
+
+    /// Whether the node relays to anybody: an open relay.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.rules.iter().any(|rule| rule.what == What::Any && rule.port.is_none())
+    }
+
+    /// Whether some rule may match the hop, so that its name is worth looking up.
+    #[must_use]
+    pub fn may_match(&self, hop: &Hop) -> bool {
+        self.rules.iter().filter(|rule| rule.takes_port(hop.port.get())).any(|rule| {
+            match (&rule.what, hop.host.ip()) {
+                (What::Name(name), None) => *name == plain_name(hop.host.as_str()),
+                (What::Name(_), Some(_)) => false,
+                (What::Any | What::Network(_), None) => true,
+                (_, Some(address)) => rule.takes_address(canonical(address)),
+            }
+        })
+    }
+
+    /// Whether `address`, which `hop`'s name resolved to, may be dialled.
+    #[must_use]
+    pub fn allows(&self, hop: &Hop, address: SocketAddr) -> bool {
+        let ip = canonical(address.ip());
+        self.rules.iter().filter(|rule| rule.takes_port(address.port())).any(|rule| match &rule.what {
+            What::Name(name) => hop.host.ip().is_none() && *name == plain_name(hop.host.as_str()),
+            _ => rule.takes_address(ip),
+        })
+    }
+}
+
+impl AllowNext {
+    fn takes_port(&self, port: u16) -> bool {
+        self.port.is_none_or(|only| only == port)
+    }
+
+    fn takes_address(&self, address: IpAddr) -> bool {
+        match &self.what {
+            What::Any => !is_local(address),
+            What::Network(network) => network.contains(&address),
+            What::Name(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for NextHopPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, rule) in self.rules.iter().enumerate() {
+            if index > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{rule}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Addresses that `*` leaves out: loopback, link-local, and what is no single machine.
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_broadcast()
+                || v4.is_multicast()
+                || v4.octets()[0] == 0
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_multicast(),
+    }
+}
+
+fn plain_name(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the rules allow `hop` when its name resolves to `address`.
+    fn allows(rules: &[&str], hop: &str, address: &str) -> bool {
+        let policy = NextHopPolicy::new(rules.iter().map(|rule| rule.parse().unwrap()).collect());
+        let hop: Hop = hop.parse().unwrap();
+        let address = SocketAddr::new(address.parse().unwrap(), hop.port.get());
+        policy.may_match(&hop) && policy.allows(&hop, address)
+    }
+
+    #[test]
+    fn nothing_configured_is_loopback_alone() {
+        assert!(allows(&[], "127.0.0.1:80", "127.0.0.1"));
+        assert!(allows(&[], "[::1]:80", "::1"));
+        assert!(allows(&[], "localhost:80", "127.0.0.2"));
+        assert!(allows(&[], "0.0.0.0:80", "0.0.0.0"), "the unspecified address is this machine");
+        assert!(allows(&[], "[::ffff:127.0.0.1]:80", "::ffff:127.0.0.1"));
+        assert!(!allows(&[], "pchost1:80", "192.0.2.1"));
+        assert!(!allows(&[], "169.254.1.1:80", "169.254.1.1"));
+    }
+
+    #[test]
+    fn rules_replace_the_default() {
+        assert!(!allows(&["pchost1"], "127.0.0.1:80", "127.0.0.1"));
+        assert!(allows(&["pchost1"], "PCHOST1.:80", "192.0.2.1"));
+        assert!(!allows(&["pchost1:81"], "pchost1:80", "192.0.2.1"));
+        assert!(allows(&["pchost1:80"], "pchost1:80", "192.0.2.1"));
+        assert!(allows(&["192.0.2.0/24"], "any.example:80", "192.0.2.77"));
+        assert!(allows(&["192.0.2.0/24"], "[::ffff:192.0.2.1]:80", "::ffff:192.0.2.1"));
+        assert!(!allows(&["192.0.2.0/24"], "any.example:80", "192.0.3.1"));
+        assert!(allows(&["[2001:db8::1]:80"], "[2001:db8::1]:80", "2001:db8::1"));
+        assert!(!allows(&["192.0.2.1"], "pchost1:80", "192.0.2.2"));
+    }
+
+    #[test]
+    fn a_star_leaves_out_this_machine() {
+        assert!(allows(&["*"], "pchost1:80", "192.0.2.1"));
+        for local in
+            ["127.0.0.1", "::1", "0.0.0.0", "::", "169.254.0.1", "fe80::1", "::ffff:127.0.0.1", "224.0.0.1"]
+        {
+            assert!(!allows(&["*"], "pchost1:80", local), "{local}");
+        }
+        assert!(allows(&["*", "127.0.0.0/8"], "pchost1:80", "127.0.0.1"));
+        assert!(allows(&["*:80"], "pchost1:80", "192.0.2.1"));
+        assert!(!allows(&["*:80"], "pchost1:81", "192.0.2.1"));
+    }
+
+    #[test]
+    fn a_name_that_no_rule_can_match_is_not_looked_up() {
+        let policy = NextHopPolicy::new(vec!["pchost1".parse().unwrap()]);
+        assert!(!policy.may_match(&"pchost2:80".parse().unwrap()));
+        assert!(policy.may_match(&"pchost1:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn text_forms() {
+        for text in [
+            "*",
+            "*:80",
+            "pchost1",
+            "pchost1:80",
+            "10.0.0.0/8",
+            "192.0.2.1",
+            "192.0.2.1:80",
+            "[2001:db8::1]:80",
+        ] {
+            assert_eq!(text.parse::<AllowNext>().unwrap().to_string(), text);
+        }
+        for bad in ["", "a b", "pchost1:0", "pchost1:x", "10.0.0.0/99", "http://a"] {
+            assert_eq!(bad.parse::<AllowNext>(), Err(AllowNextError), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! One relayed connection: hello, dial, hand on the `open`, wait for the next `hello`, and then be blind.
+
+pub mod allow;
+mod pump;
+
+use crate::closing::close_gently;
+use crate::record::{Fault, Outcome, Record};
+use allow::NextHopPolicy;
+use pump::{Passed, PumpEnd, pump};
+use relay_chain::dial::{DialError, Dialled, dial};
+use relay_chain::frames::{Frame, ReadError, read_frame, write_message};
+use relay_proto::address::Hop;
+use relay_proto::code::FailureCode;
+use relay_proto::frame::FrameType;
+use relay_proto::hop::{Failed, Hello, Open};
+use relay_proto::limits::relay_budget;
+use std::io;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+/// What a node's operator decided about relaying.
+#[derive(Debug, Clone)]
+pub struct RelayLimits {
+    /// The most that name lookup, connect and the next hop's `hello` may take together; a client's shorter limit shortens it.
+    pub dial: Duration,
+    /// How long a blind relay waits while nothing moves.
+    pub idle: Duration,
+}
+
+/// Relays a connection whose `open` was read and answered by `hello`, to the first of the hops that are left.
+pub async fn relay(
+    previous: &mut TcpStream,
+    open: Open,
+    policy: &NextHopPolicy,
+    limits: &RelayLimits,
+    record: &mut Record,
+) {
+    let Open { mut hops, id, limits: client } = open;
+    let next_hop = hops.remove(0);
+    record.target = next_hop.to_string();
+    let deadline = Instant::now() + limits.dial.min(relay_budget(client.silence()));
+    let onward = Open { hops, id, limits: client };
+    let (next, answer) = match reach(&next_hop, &onward, policy, deadline).await {
+        Ok(reached) => reached,
+        Err(failed) => {
+            record.outcome = Outcome::Failed(failed.code);
+            record.fault = Fault::of(failed.code);
+            record.note = failed.message.clone();
+            return refuse(previous, &failed).await;
+        }
+    };
+    match answer {
+        Answer::Failed(failed) => {
+            record.outcome = Outcome::Failed(failed.code);
+            record.fault = Fault::NextHop;
+            record.note = failed.message.clone();
+            refuse(previous, &failed).await;
+        }
+        Answer::Hello(hello) => {
+            if let Err(error) = write_message(previous, &hello).await {
+                return record.end(Outcome::Broken(error.to_string()), Fault::Client);
+            }
+            be_blind(previous, &next, limits.idle, record).await;
+        }
+    }
+}
+
+/// Tells the client why it ends here, and closes so that the message arrives.
+pub async fn refuse(previous: &mut TcpStream, failed: &Failed) {
+    // A client that does not listen to its refusal loses nothing else.
+    if write_message(previous, failed).await.is_ok() {
+        close_gently(previous).await;
+    }
+}
+
+/// The next hop's one answer to an `open`.
+enum Answer {
+    Hello(Hello),
+    Failed(Failed),
+}
+
+/// Dials the next hop and hands it the `open`, and nothing else before its answer is there.
+async fn reach(
+    hop: &Hop,
+    open: &Open,
+    policy: &NextHopPolicy,
+    deadline: Instant,
+) -> Result<(TcpStream, Answer), Failed> {
+    if !policy.may_match(hop) {
+        return Err(denied(hop));
+    }
+    let dialled = dial(hop, deadline, |address| policy.allows(hop, address)).await;
+    let Dialled { mut stream, address: _ } = dialled.map_err(|error| not_dialled(hop, &error))?;
+    let answer = timeout_at(deadline, async {
+        write_message(&mut stream, open).await?;
+        read_frame(&mut stream).await.and_then(|frame| Answer::of(&frame))
+    });
+    match answer.await {
+        Ok(Ok(answer)) => Ok((stream, answer)),
+        Ok(Err(error)) => Err(no_answer(hop, &error)),
+        Err(_) => {
+            let message = "it took the connection and said nothing";
+            Err(Failed::new(FailureCode::TimedOut, Some(hop.clone()), message))
+        }
+    }
+}
+
+impl Answer {
+    fn of(frame: &Frame) -> Result<Answer, ReadError> {
+        if frame.frame_type != FrameType::Failed {
+            return frame.decode().map(Answer::Hello);
+        }
+        let failed: Failed = frame.decode()?;
+        // A node that fails instead of its hello has not dialled on, so it has no next hop to speak of; a name here would
+        // make the client blame the wrong node.
+        Ok(Answer::Failed(Failed { next: None, ..failed }))
+    }
+}
+
+fn denied(hop: &Hop) -> Failed {
+    let message =
+        format!("this node does not relay there; its operator would allow it with --allow-next {hop}");
+    Failed::new(FailureCode::Denied, Some(hop.clone()), &message)
+}
+
+fn not_dialled(hop: &Hop, error: &DialError) -> Failed {
+    match error {
+        DialError::Denied(_) => denied(hop),
+        // The code says it all.
+        DialError::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Failed::new(FailureCode::Refused, Some(hop.clone()), "")
+        }
+        error => Failed::new(error.code(), Some(hop.clone()), &error.to_string()),
+    }
+}
+
+fn no_answer(hop: &Hop, error: &ReadError) -> Failed {
+    let (code, message) = match error {
+        ReadError::Closed => (FailureCode::Closed, String::new()),
+        ReadError::Truncated | ReadError::Io(_) => (FailureCode::Closed, error.to_string()),
+        ReadError::Frame(_) => (FailureCode::NotARelayNode, error.to_string()),
+    };
+    Failed::new(code, Some(hop.clone()), &message)
+}
+
+async fn be_blind(previous: &TcpStream, next: &TcpStream, idle: Duration, record: &mut Record) {
+    let passed = Passed::default();
+    let end = pump(previous, next, idle, &passed).await;
+    record.up = passed.up();
+    record.down = passed.down();
+    match end {
+        PumpEnd::Done => return record.end(Outcome::Done, Fault::None),
+        PumpEnd::Idle => record.end(Outcome::Idle, Fault::None),
+        PumpEnd::PreviousFailed(error) => record.end(Outcome::Broken(error.to_string()), Fault::Client),
+        PumpEnd::NextFailed(error) => record.end(Outcome::Broken(error.to_string()), Fault::NextHop),
+    }
+    // What ended in disorder here must not look like an orderly end on the other side.
+    for stream in [previous, next] {
+        let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,198 @@
+//! The blind part of a relayed connection: every byte passes, in both directions, unseen.
+//!
+//! A direction begins with copying, which requests and small answers never outgrow, and gets a pipe of the kernel's once it has
+//! carried 64 KiB. Nothing is read before what was read is written, so a slow reader slows the sender and nothing piles up. The
+//! end of one side passes to the other as the end of that direction alone; a failure ends both as a failure.
+
+use crate::platform::pipe::Pipe;
+use std::cell::RefCell;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+/// From so many bytes on a direction is worth its own pipe.
+const PIPE_FROM: u64 = 64 * 1024;
+/// The most that is copied at once.
+const COPY_BUFFER: usize = 64 * 1024;
+
+thread_local! {
+    /// One buffer a thread: nothing stays in it beyond one read and the write attempt that follows at once.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; COPY_BUFFER]);
+}
+
+/// How the blind part ended.
+#[derive(Debug)]
+pub enum PumpEnd {
+    /// Both directions ended in order.
+    Done,
+    /// Nothing moved for the idle limit.
+    Idle,
+    /// The connection to the previous hop failed.
+    PreviousFailed(io::Error),
+    /// The connection to the next hop failed.
+    NextFailed(io::Error),
+}
+
+/// What passed.
+#[derive(Debug, Default)]
+pub struct Passed {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Passed {
+    /// Bytes towards the origin.
+    pub fn up(&self) -> u64 {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Bytes towards the client.
+    pub fn down(&self) -> u64 {
+        self.down.load(Ordering::Relaxed)
+    }
+}
+
+/// Passes bytes between the two connections until both directions have ended, one fails, or nothing moves for `idle`.
+pub async fn pump(previous: &TcpStream, next: &TcpStream, idle: Duration, passed: &Passed) -> PumpEnd {
+    let up = Direction { from: previous, to: next, passed: &passed.up };
+    let down = Direction { from: next, to: previous, passed: &passed.down };
+    let both = async {
+        let up = async {
+            up.run().await.map_err(|error| match error {
+                Failure::Read(error) => PumpEnd::PreviousFailed(error),
+                Failure::Write(error) => PumpEnd::NextFailed(error),
+            })
+        };
+        let down = async {
+            down.run().await.map_err(|error| match error {
+                Failure::Read(error) => PumpEnd::NextFailed(error),
+                Failure::Write(error) => PumpEnd::PreviousFailed(error),
+            })
+        };
+        tokio::try_join!(up, down)
+    };
+    tokio::select! {
+        ended = both => match ended {
+            Ok(_) => PumpEnd::Done,
+            Err(end) => end,
+        },
+        () = idle_for(passed, idle) => PumpEnd::Idle,
+    }
+}
+
+/// Returns when nothing has moved for `limit`, or up to a quarter more. It wakes a few times in that span, not with the bytes.
+async fn idle_for(passed: &Passed, limit: Duration) {
+    const LOOKS: u32 = 4;
+    let mut last = (0, 0);
+    let mut unchanged = 0;
+    while unchanged < LOOKS {
+        sleep(limit / LOOKS).await;
+        let now = (passed.up(), passed.down());
+        unchanged = if now == last { unchanged + 1 } else { 0 };
+        last = now;
+    }
+}
+
+enum Failure {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+struct Direction<'a> {
+    from: &'a TcpStream,
+    to: &'a TcpStream,
+    passed: &'a AtomicU64,
+}
+
+impl Direction<'_> {
+    async fn run(&self) -> Result<(), Failure> {
+        while self.passed.load(Ordering::Relaxed) < PIPE_FROM {
+            if self.copy_once().await? == 0 {
+                return self.end();
+            }
+        }
+        let Some(mut pipe) = Pipe::take() else {
+            while self.copy_once().await? > 0 {}
+            return self.end();
+        };
+        loop {
+            if self.splice_once(&mut pipe).await? == 0 {
+                pipe.give_back();
+                return self.end();
+            }
+        }
+    }
+
+    fn end(&self) -> Result<(), Failure> {
+        match socket2::SockRef::from(self.to).shutdown(std::net::Shutdown::Write) {
+            // The peer has closed meanwhile: it has what it wanted.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            result => result.map_err(Failure::Write),
+        }
+    }
+
+    /// Moves one read's bytes; 0 at the end.
+    async fn copy_once(&self) -> Result<usize, Failure> {
+        let (read, rest) = loop {
+            self.from.readable().await.map_err(Failure::Read)?;
+            match self.copy_attempt() {
+                Err(Failure::Read(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => break other?,
+            }
+        };
+        self.write_rest(&rest).await?;
+        Ok(read)
+    }
+
+    /// One read and one write, without waiting in between; what the write did not take is handed out.
+    fn copy_attempt(&self) -> Result<(usize, Vec<u8>), Failure> {
+        SCRATCH.with_borrow_mut(|buffer| {
+            let read = self.from.try_read(buffer).map_err(Failure::Read)?;
+            let bytes = buffer.get(..read).unwrap_or_default();
+            let written = match self.to.try_write(bytes) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(Failure::Write(error)),
+            };
+            self.count(written);
+            Ok((read, bytes.get(written..).unwrap_or_default().to_vec()))
+        })
+    }
+
+    async fn write_rest(&self, mut rest: &[u8]) -> Result<(), Failure> {
+        while !rest.is_empty() {
+            self.to.writable().await.map_err(Failure::Write)?;
+            match self.to.try_write(rest) {
+                Ok(written) => {
+                    self.count(written);
+                    rest = rest.get(written..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(Failure::Write(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the empty pipe and drains it; 0 at the end.
+    async fn splice_once(&self, pipe: &mut Pipe) -> Result<usize, Failure> {
+        let moved = self.from.async_io(Interest::READABLE, || pipe.fill(self.from)).await;
+        let moved = moved.map_err(Failure::Read)?;
+        while pipe.held() > 0 {
+            let drained = self.to.async_io(Interest::WRITABLE, || pipe.drain(self.to)).await;
+            let drained = drained.map_err(Failure::Write)?;
+            if drained == 0 {
+                return Err(Failure::Write(io::ErrorKind::WriteZero.into()));
+            }
+            self.count(drained);
+        }
+        Ok(moved)
+    }
+
+    fn count(&self, moved: usize) {
+        self.passed.fetch_add(moved as u64, Ordering::Relaxed);
+    }
+}

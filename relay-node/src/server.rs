@@ -1,0 +1,190 @@
+//! The server: listen, accept within the limit, and end in order.
+
+use crate::access_log::AccessLog;
+use crate::config::Config;
+use crate::connection::{self, Node};
+use crate::stop::Stop;
+use anyhow::Context;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// Connections that wait in the kernel to be accepted (listen(2)).
+const BACKLOG: i32 = 4096;
+/// How long to wait after an accept failed for want of something, such as descriptors, before trying again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The most connections over the limit that are told so at once; further ones are closed without a word.
+const MOST_REFUSALS: usize = 64;
+
+/// Bound listeners: the ports are taken, nobody is accepted yet.
+#[derive(Debug)]
+pub struct Listeners(Vec<TcpListener>);
+
+impl Listeners {
+    /// Binds every address.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound, and what to do about it.
+    pub fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Listeners> {
+        addresses.iter().map(|address| listen(*address)).collect::<anyhow::Result<_>>().map(Listeners)
+    }
+
+    /// The real addresses, where port 0 has become a number.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.0.iter().map(TcpListener::local_addr).collect()
+    }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bind = || -> io::Result<TcpListener> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // On Windows this option would let a second node steal the port.
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    bind().with_context(|| {
+        format!(
+            "cannot listen on {address}; choose another port (0 takes a free one) or address with --listen"
+        )
+    })
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Connections that were still open when it was told to stop.
+    pub open: usize,
+    /// Those of them that had to be cut when the drain limit was over.
+    pub cut: usize,
+}
+
+/// Serves until `stop` is said, then lets connections end within the drain limit.
+pub async fn run(listeners: Listeners, config: Config, access_log: AccessLog, stop: Stop) -> Ended {
+    let permits = config.max_connections;
+    let drain = config.drain;
+    let node = Arc::new(Node::new(config, Arc::new(access_log), stop.clone()));
+    let acceptor = Acceptor {
+        node,
+        permits: Arc::new(Semaphore::new(permits)),
+        refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
+        open: Arc::new(AtomicUsize::new(0)),
+    };
+    let mut accepting = JoinSet::new();
+    for listener in listeners.0 {
+        let (acceptor, stop) = (acceptor.clone(), stop.clone());
+        accepting.spawn(async move {
+            tokio::select! {
+                () = acceptor.accept_all(&listener) => {}
+                () = stop.stopped() => {}
+            }
+        });
+    }
+    while accepting.join_next().await.is_some() {}
+    acceptor.drain(permits, drain).await
+}
+
+#[derive(Clone)]
+struct Acceptor {
+    node: Arc<Node>,
+    permits: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Acceptor {
+    /// Never returns: whatever accept says, the node goes on.
+    async fn accept_all(&self, listener: &TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.take(stream, peer),
+                Err(error) if is_peers(&error) => {
+                    tracing::debug!(%error, "a connection was gone before it was accepted")
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept a connection; raise the limit of open files if it is the cause");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn take(&self, stream: TcpStream, peer: SocketAddr) {
+        relay_chain::dial::tune(&stream);
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            let counted = Counted::new(&self.open, permit);
+            let node = Arc::clone(&self.node);
+            tokio::spawn(async move {
+                connection::serve(stream, peer, &node).await;
+                drop(counted);
+            });
+        } else if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+            let node = Arc::clone(&self.node);
+            tokio::spawn(async move {
+                connection::refuse_busy(stream, peer, &node).await;
+                drop(permit);
+            });
+        } else {
+            tracing::warn!(%peer, "closed without a word: too many connections are being refused already");
+        }
+    }
+
+    /// Waits until all permits are back, at most `limit`.
+    async fn drain(self, permits: usize, limit: Duration) -> Ended {
+        let open = self.open.load(Ordering::Relaxed);
+        if open > 0 {
+            tracing::info!(open, limit = ?limit, "stopping: no new connections; waiting for open ones");
+        }
+        let all = u32::try_from(permits).unwrap_or(u32::MAX);
+        // Only the limit can end this early: nobody closes the semaphore.
+        let _ = timeout(limit, self.permits.acquire_many(all)).await;
+        Ended { open, cut: self.open.load(Ordering::Relaxed) }
+    }
+}
+
+/// One of the connections that a drain waits for.
+struct Counted {
+    open: Arc<AtomicUsize>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Counted {
+    fn new(open: &Arc<AtomicUsize>, permit: OwnedSemaphorePermit) -> Counted {
+        open.fetch_add(1, Ordering::Relaxed);
+        Counted { open: Arc::clone(open), _permit: permit }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Errors that concern one connection only (accept(2), "Error handling").
+fn is_peers(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused | Kind::Interrupted
+    )
+}
