@@ -69,6 +69,9 @@ pub struct FetchArguments {
     /// How patiently.
     #[command(flatten)]
     pub time: TimeArguments,
+    /// How often.
+    #[command(flatten)]
+    pub retry: RetryArguments,
     /// What to show.
     #[command(flatten)]
     pub show: ShowArguments,
@@ -109,6 +112,18 @@ pub struct TimeArguments {
     /// Give up when all of it takes longer than this [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Time")]
     pub deadline: Option<Duration>,
+}
+
+/// How often to try.
+#[derive(Debug, Args)]
+pub struct RetryArguments {
+    /// Try again so often after a failure that may pass, with growing pauses, and go on where it broke off; a new chunk
+    /// starts the count anew [default: 5, but not before a chain stood once]
+    #[arg(long, value_name = "N", help_heading = "Time")]
+    pub retries: Option<u32>,
+    /// Begin no further try later than this after the first failure [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Time")]
+    pub retry_max_time: Option<Duration>,
 }
 
 /// What to show meanwhile.

@@ -58,6 +58,26 @@ pub enum Event {
         /// Bytes a second since the transfer began.
         rate: u64,
     },
+    /// A local file is being hashed, to see what of it can stay.
+    Checking {
+        /// Which.
+        path: String,
+        /// Bytes that are looked at.
+        size: u64,
+    },
+    /// The attempt failed, and another one follows.
+    Retry {
+        /// Why it failed, for people.
+        reason: String,
+        /// The kind of failure, as in the table of exit codes.
+        kind: &'static str,
+        /// Which further attempt it is since the last new chunk, from 1.
+        number: u32,
+        /// How many there may be.
+        of: u32,
+        /// It begins after so many seconds.
+        pause: f64,
+    },
     /// Something worth a line.
     Note {
         /// What.

@@ -126,6 +126,15 @@ impl Failure {
         Failure::Local { doing, path: path.to_owned(), error }
     }
 
+    /// This end of a run, with what went wrong before it.
+    #[must_use]
+    pub fn after(self, last: Failure) -> Failure {
+        match self {
+            Failure::Deadline { limit, .. } => Failure::Deadline { limit, last: Some(Box::new(last)) },
+            other => other,
+        }
+    }
+
     /// The exit code.
     #[must_use]
     pub fn exit(&self) -> Exit {

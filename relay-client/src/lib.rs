@@ -1,9 +1,9 @@
 //! The client: one file through a chain of nodes, verified chunk by chunk, under its final name only when it is whole.
 //!
 //! ```text
-//! cli ─▶ plan ─▶ transfer ──▶ session (chain, requests) ──▶ chunks ─▶ verify ─▶ part_file ─▶ final name
-//!         ▲          │                                                   │
-//!    route_source    └────────▶ progress ◀── event                    journal
+//! cli ─▶ plan ─▶ transfer ─▶ download ─▶ session (chain, requests) ─▶ chunks ─▶ verify ─▶ part_file ─▶ final name
+//!         ▲          │           │                                                │
+//!    route_source  retry       scan (what is here)                             journal
 //! ```
 //!
 //! | module | what belongs in it |
@@ -11,10 +11,14 @@
 //! | [`cli`] | what was typed |
 //! | [`route_source`] | the route, from a file, from standard input or from flags, with a caret under every error |
 //! | [`plan`] | what it means: where the file goes, which limits hold |
-//! | [`transfer`] | the story of one download, from the first try to the final name |
+//! | [`transfer`] | the story of one run, from the first try to the final name |
+//! | [`download`] | one attempt: what is here, what to ask, what comes |
+//! | [`retry`] | when another attempt follows |
 //! | [`session`] | one chain to an origin and the requests on it; walking the route again after it broke |
 //! | [`verify`] | threads that hash chunks and write those that are good |
 //! | [`part_file`] | `NAME.part`: locked, written at offsets, synced, renamed |
+//! | [`journal`] | what a `.part` is and which of its chunks are on the disk |
+//! | [`scan`] | which chunks of a local file have the hashes they should have |
 //! | [`progress`], [`event`] | what people and programs see of it |
 //! | [`trace`], [`list`] | the two other commands |
 //! | [`failure`], [`exit`] | every way to fail, and the exit codes |
@@ -25,15 +29,19 @@
 //! standard error.
 
 pub mod cli;
+pub mod download;
 pub mod event;
 pub mod exit;
 pub mod failure;
+pub mod journal;
 pub mod list;
 pub mod part_file;
 pub mod plan;
 pub mod platform;
 pub mod progress;
+pub mod retry;
 pub mod route_source;
+pub mod scan;
 pub mod session;
 pub mod stop;
 pub mod trace;

@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 pub struct PartFile {
     target: PathBuf,
     path: PathBuf,
+    journal: PathBuf,
     file: File,
 }
 
 /// `path` with `suffix` behind its name.
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+#[must_use]
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -48,17 +50,38 @@ impl PartFile {
             }
             // Between opening and locking, another client may have finished this file and given it its final name.
             if platform::is_still(&file, &path).map_err(|e| Failure::local("look at", &path, e))? {
-                return Ok(PartFile { target: target.to_owned(), path, file });
+                let journal = with_suffix(&path, ".journal");
+                return Ok(PartFile { target: target.to_owned(), path, journal, file });
             }
         }
     }
 
-    /// The open file.
+    /// Whether an earlier run left a part file for `target`.
+    #[must_use]
+    pub fn is_there(target: &Path) -> bool {
+        with_suffix(target, ".part").symlink_metadata().is_ok()
+    }
+
+    /// Another handle to the open file.
     ///
     /// # Errors
     /// The system has no more descriptors.
+    pub fn try_clone(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Another handle to the open file.
+    ///
+    /// # Errors
+    /// [`Failure::Local`] when the system has no more descriptors.
     pub fn file(&self) -> Result<File, Failure> {
-        self.file.try_clone().map_err(|e| Failure::local("write", &self.path, e))
+        self.try_clone().map_err(|e| Failure::local("open", &self.path, e))
+    }
+
+    /// Where its journal is, or would be.
+    #[must_use]
+    pub fn journal_path(&self) -> &Path {
+        &self.journal
     }
 
     /// Where it is.
@@ -67,12 +90,19 @@ impl PartFile {
         &self.path
     }
 
-    /// Forgets what is in it and asks for room for `size` bytes.
+    /// Forgets what is in it.
     ///
     /// # Errors
-    /// [`Failure::Local`], as for a full disk.
-    pub fn start_afresh(&self, size: u64) -> Result<(), Failure> {
-        self.file.set_len(0).map_err(|e| Failure::local("write", &self.path, e))?;
+    /// [`Failure::Local`].
+    pub fn clear(&self) -> Result<(), Failure> {
+        self.file.set_len(0).map_err(|e| Failure::local("write", &self.path, e))
+    }
+
+    /// Asks for room for `size` bytes.
+    ///
+    /// # Errors
+    /// [`Failure::Local`] when there is none.
+    pub fn reserve(&self, size: u64) -> Result<(), Failure> {
         platform::reserve(&self.file, size).map_err(|e| Failure::local("make room for", &self.path, e))
     }
 
@@ -86,6 +116,8 @@ impl PartFile {
         self.file.sync_all().map_err(|e| Failure::local("write", &self.path, e))?;
         fs::rename(&self.path, &self.target)
             .map_err(|e| Failure::local("rename the download to", &self.target, e))?;
+        // A journal without its part file says nothing; a failure to remove it harms nobody.
+        let _ = fs::remove_file(&self.journal);
         let directory = directory_of(&self.target);
         platform::sync_directory(directory).map_err(|e| Failure::local("sync", directory, e))
     }
@@ -93,11 +125,18 @@ impl PartFile {
 
 /// A time that the file system cannot hold does not spoil the file.
 fn set_time(file: &File, modified: Timestamp) {
-    let time = FileTime::from_unix_time(modified.seconds(), modified.nanoseconds());
-    let _ = filetime::set_file_handle_times(file, None, Some(time));
+    let _ = filetime::set_file_handle_times(file, None, Some(file_time(modified)));
 }
 
-fn directory_of(path: &Path) -> &Path {
+/// A time of the protocol as one of the file system.
+#[must_use]
+pub fn file_time(time: Timestamp) -> FileTime {
+    FileTime::from_unix_time(time.seconds(), time.nanoseconds())
+}
+
+/// The directory that `path` is in.
+#[must_use]
+pub fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -123,7 +162,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("new").join("file");
         let part = PartFile::open(&target).unwrap();
-        part.start_afresh(3).unwrap();
+        part.clear().unwrap();
+        part.reserve(3).unwrap();
         platform::write_all_at(&part.file, b"abc", 0).unwrap();
         assert!(!target.exists());
         part.finish(3, Timestamp::new(-5, 250_000_000).unwrap()).unwrap();

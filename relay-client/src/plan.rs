@@ -2,6 +2,7 @@
 
 use crate::cli::FetchArguments;
 use crate::failure::Failure;
+use crate::retry::RetryLimits;
 use crate::route_source;
 use crate::show;
 use relay_proto::digest::FileHash;
@@ -23,6 +24,8 @@ pub struct Plan {
     pub silence: Duration,
     /// The longest run.
     pub deadline: Option<Duration>,
+    /// How often to try again.
+    pub retry: RetryLimits,
     /// What the file's hash must be.
     pub expected: Option<FileHash>,
     /// Whether a local copy is compared by its hashes.
@@ -69,6 +72,7 @@ impl Plan {
             target,
             silence: silence(arguments.time.timeout)?,
             deadline: arguments.time.deadline,
+            retry: RetryLimits { retries: arguments.retry.retries, max_time: arguments.retry.retry_max_time },
             expected,
             checksum: arguments.output.checksum,
             route,

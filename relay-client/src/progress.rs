@@ -77,8 +77,10 @@ impl Reporter {
 
     /// Something happened.
     pub fn event(&self, event: &Event) {
-        if let Event::File { size, have, .. } = event {
-            self.begin(*size, *have);
+        match event {
+            Event::File { size, have, .. } => self.begin(*size, *have),
+            Event::Checking { size, .. } => self.begin(*size, 0),
+            _ => {}
         }
         match &self.view {
             View::Quiet => {}
@@ -173,6 +175,11 @@ fn sentence(event: &Event) -> Option<String> {
             format!("{name}: {}, of which {} are here already", show::bytes(*size), show::bytes(*have))
         }
         Event::Progress { bytes, size, rate } => progress_line(*bytes, *size, *rate),
+        Event::Checking { path, size } => format!("checking {} of {path}", show::bytes(*size)),
+        Event::Retry { reason, number, of, pause, .. } => {
+            let pause = Duration::try_from_secs_f64(*pause).unwrap_or_default();
+            format!("{reason}\ntrying again in {} ({number} of {of})", humantime::format_duration(pause))
+        }
         Event::Note { message } => message.clone(),
         Event::Same { path, by, hash, .. } => {
             let hash = hash.as_ref().map(|hash| format!("\n{hash}")).unwrap_or_default();
@@ -241,23 +248,32 @@ impl Bars {
                     None => "awaiting the file …".to_owned(),
                 });
             }
-            Event::File { name, size, have } => {
-                self.bar.set_style(style(
-                    "{msg} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left",
-                ));
-                self.bar.set_message(name.clone());
-                self.bar.set_length(*size);
-                self.bar.set_position(*have);
-                self.bar.reset_eta();
-                self.bar.enable_steady_tick(TICK);
-            }
+            Event::File { name, size, have } => self.bytes(name.clone(), *size, *have),
+            Event::Checking { path, size } => self.bytes(format!("checking {path}"), *size, 0),
             Event::Progress { .. } => {}
+            Event::Retry { pause, .. } => {
+                self.line(event);
+                self.bar.set_style(style("{spinner} {msg}"));
+                self.bar.set_message(format!("waiting {pause} s …"));
+            }
             Event::Note { .. } | Event::Failed { .. } => self.line(event),
             Event::Same { .. } | Event::Done { .. } => {
                 self.clear();
                 self.line(event);
             }
         }
+    }
+
+    /// The bar over the bytes of a file.
+    fn bytes(&self, name: String, size: u64, have: u64) {
+        self.bar.set_style(style(
+            "{msg} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left",
+        ));
+        self.bar.set_message(name);
+        self.bar.set_length(size);
+        self.bar.set_position(have);
+        self.bar.reset_eta();
+        self.bar.enable_steady_tick(TICK);
     }
 
     /// A line that stays, above the moving ones.

@@ -141,9 +141,7 @@ impl Verifiers {
         len: usize,
         mut on_settled: impl FnMut(&Settled) -> Result<(), E>,
     ) -> Result<Vec<u8>, E> {
-        while let Ok(settled) = self.settled.try_recv() {
-            self.take_back(settled, &mut on_settled)?;
-        }
+        self.look(&mut on_settled)?;
         while self.free.is_empty() && self.buffers == MAX_BUFFERS {
             if let Some(settled) = self.settled.recv().await {
                 self.take_back(settled, &mut on_settled)?;
@@ -157,6 +155,17 @@ impl Verifiers {
             buffer.resize(len, 0);
         }
         Ok(buffer)
+    }
+
+    /// Tells `on_settled` what was settled meanwhile, without waiting.
+    ///
+    /// # Errors
+    /// Those of `on_settled`.
+    pub fn look<E>(&mut self, mut on_settled: impl FnMut(&Settled) -> Result<(), E>) -> Result<(), E> {
+        while let Ok(settled) = self.settled.try_recv() {
+            self.take_back(settled, &mut on_settled)?;
+        }
+        Ok(())
     }
 
     /// A buffer that was not filled after all.

@@ -26,7 +26,7 @@ where
         }
     });
     let place = Place::new();
-    let ended = place.fetch("f", origin.port, more);
+    let ended = place.fetch("f", origin.port, &[&["--retries", "0"], more].concat());
     assert!(!place.path("f").exists(), "{}", ended.stderr);
     ended
 }

@@ -8,3 +8,4 @@ mod fetch;
 #[cfg(unix)]
 mod local;
 mod origin;
+mod resume;

@@ -37,6 +37,13 @@ impl Sample {
         Sample { bytes: Arc::new(bytes), tag }
     }
 
+    /// The same file with one byte of chunk `index` changed.
+    pub fn changed(&self, index: u64, tag: &'static str) -> Sample {
+        let mut bytes = self.bytes.to_vec();
+        bytes[usize::try_from(index * CHUNK_LEN).unwrap() + 5] ^= 0x40;
+        Sample { bytes: Arc::new(bytes), tag }
+    }
+
     pub fn size(&self) -> u64 {
         self.bytes.len() as u64
     }
@@ -76,6 +83,8 @@ pub enum Request {
 /// One connection from a client.
 pub struct Visit {
     pub stream: TcpStream,
+    /// Which connection of this origin, from 0.
+    pub number: usize,
     pub log: Arc<Mutex<Vec<Request>>>,
 }
 
@@ -192,9 +201,9 @@ impl Origin {
             runtime.block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap().port()).unwrap();
-                loop {
+                for number in 0.. {
                     let (stream, _) = listener.accept().await.unwrap();
-                    script(Visit { stream, log: Arc::clone(&requests) }).await;
+                    script(Visit { stream, number, log: Arc::clone(&requests) }).await;
                 }
             });
         });
