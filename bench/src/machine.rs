@@ -16,7 +16,7 @@ const PROGRAMS: &[(&str, &[&str], &str)] = &[
     ("socat", &["-V"], "socat"),
     ("ssh", &["-V"], "openssh-client"),
     ("sshd", &["-V"], "openssh-server"),
-    ("ssh-keygen", &["-V"], "openssh-client"),
+    ("ssh-keygen", &[], "openssh-client"),
     ("squid", &["-v"], "squid"),
     ("curl", &["--version"], "curl"),
     ("wrk", &["-v"], "wrk"),

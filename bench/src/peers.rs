@@ -292,7 +292,7 @@ fn haproxy(next: SocketAddr, work: &Path, i: usize) -> Result<Daemon> {
     fs::write(
         &config,
         format!(
-            "global\n  maxconn 9000\n\
+            "global\n  maxconn 6000\n\
              defaults\n  mode tcp\n  option splice-response\n  backlog 4096\n  timeout connect 10s\n  \
              timeout client 5m\n  timeout server 5m\n\
              frontend in\n  bind {address}\n  default_backend out\n\
@@ -300,7 +300,7 @@ fn haproxy(next: SocketAddr, work: &Path, i: usize) -> Result<Daemon> {
         ),
     )?;
     let mut command = Command::new(installed("haproxy")?);
-    command.args(["-db", "-q", "-f"]).arg(config);
+    command.args(["-db", "-f"]).arg(config);
     Daemon::start_on("haproxy", address, command, &work.join(format!("haproxy-{i}.log")))
 }
 
