@@ -24,7 +24,6 @@ pub(crate) enum Body {
     Full(Bytes),
     File(FileParts),
     /// From another server. Its length is unknown here unless the answer says it.
-    #[expect(dead_code, reason = "the proxy and the gateway answer with it")]
     Stream(UnsyncBoxBody<Bytes, BoxError>),
 }
 

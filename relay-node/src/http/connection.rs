@@ -1,6 +1,7 @@
 //! One connection, request after request: wait, check, exchange, again.
 
-use super::body::FileParts;
+use super::body::{Body, FileParts};
+use super::connect::{TunnelEnd, tunnel};
 use super::error_page::{self, Form};
 use super::head::{Head, HeadScanner, Refusal};
 use super::timer::{Stall, Timer};
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// How long a client may take to read the last answer before the connection is cut.
@@ -183,6 +185,7 @@ struct Answer {
     status: Option<StatusCode>,
     closes: bool,
     elsewhere: Option<FileParts>,
+    tunnel: Option<(TcpStream, Duration)>,
 }
 
 /// For the access log.
@@ -224,7 +227,7 @@ where
         answer: Mutex::default(),
     };
     // 1. hyper reads the request, a handler answers, hyper writes.
-    let (wire, mut written) = exchange.drive(wire).await;
+    let (mut wire, mut written) = exchange.drive(wire).await;
     // 2. A large file goes past hyper.
     let (elsewhere, closes) = exchange.take_rest();
     let mut sent = 0;
@@ -236,7 +239,17 @@ where
             Err(_) => Written::Failed,
         };
     }
-    // 3. The books.
+    // 3. So does everything behind a CONNECT.
+    let tunnel_to = exchange.lock().tunnel.take();
+    if let (Written::Whole, Some((upstream, idle))) = (written, tunnel_to) {
+        let early = std::mem::take(&mut wire.pending);
+        let tunnelled = tunnel(&mut wire.stream, upstream, &early, idle).await;
+        sent += tunnelled.down;
+        if tunnelled.end == TunnelEnd::Broken {
+            written = Written::Failed;
+        }
+    }
+    // 4. The books.
     let progress = &exchange.progress;
     let body_bytes = progress.answer_bytes.load(Relaxed) + sent;
     outcome.sent += progress.written.load(Relaxed) + sent;
@@ -244,7 +257,7 @@ where
         outcome.requests += 1;
         exchange.log(body_bytes, started, written == Written::Whole);
     }
-    // 4. What comes next.
+    // 5. What comes next.
     let next = match written {
         Written::Whole if !closes && head.is_persistent => Next::Request,
         Written::Whole => {
@@ -295,10 +308,11 @@ impl Exchange<'_> {
         if self.owner.face.log.is_on() {
             self.lock().asked = Some(Asked::of(&request));
         }
-        let (mut parts, body) = self.owner.face.answer(request).await.into_parts();
+        let (mut parts, body) = self.answer(request).await.into_parts();
         // What is left of the request's body would have to be read away first; a new connection is cheaper.
-        let closes = self.progress.body_left.load(Relaxed) > 0 || self.owner.stop.is_stopped();
-        if closes {
+        let is_tunnel = self.lock().tunnel.is_some();
+        let closes = self.progress.body_left.load(Relaxed) > 0 || self.owner.stop.is_stopped() || is_tunnel;
+        if closes && !is_tunnel {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let (body, elsewhere) = WireBody::new(body, self.can_send_files, self.progress.clone());
@@ -307,6 +321,21 @@ impl Exchange<'_> {
         answer.closes = closes;
         answer.elsewhere = elsewhere;
         Ok(Response::from_parts(parts, body))
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        if request.method() != Method::CONNECT {
+            return self.owner.face.answer(request, self.owner.peer).await;
+        }
+        let (head, body) = request.into_parts();
+        match self.owner.face.connect(&head).await {
+            Some(Ok(tunnel)) => {
+                self.lock().tunnel = Some(tunnel);
+                Response::default()
+            }
+            Some(Err(refused)) => refused,
+            None => self.owner.face.answer(Request::from_parts(head, body), self.owner.peer).await,
+        }
     }
 
     fn take_rest(&self) -> (Option<FileParts>, bool) {

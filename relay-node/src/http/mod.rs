@@ -4,7 +4,8 @@
 //! (`head`), has hyper read it and write the answer (`wire`), and gets the connection back for the next. What is answered is
 //! decided in one place, [`HttpFace::answer`], which reads as a story from the first rule to the last.
 //!
-//! Only the document root opens files. No answer may hold an inner detail, and no wait may be without a limit.
+//! Three roles answer: the document root (`static_files`), the proxy with its cache ([`proxy`], [`cache`]), and the gateway into
+//! a chain ([`gateway`]). Only the document root opens files that are served. No answer may hold an inner detail, and no wait may be without a limit.
 
 mod body;
 pub mod cache;
@@ -13,6 +14,7 @@ pub mod connect;
 mod connection;
 pub(crate) mod date;
 mod error_page;
+pub mod gateway;
 mod head;
 mod listing;
 pub mod proxy;
@@ -30,8 +32,16 @@ use crate::access_log::AccessLog;
 use crate::root::DocumentRoot;
 use crate::stop::Stop;
 use body::Body;
-use http::{Request, Response};
+use cache::FetchError;
+use error_page::Form;
+use gateway::Gateway;
+use http::header::{ALLOW, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use proxy::Proxy;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,21 +97,84 @@ pub struct HttpFace {
     root: Arc<DocumentRoot>,
     config: HttpConfig,
     log: Arc<AccessLog>,
+    proxy: Option<Proxy>,
+    gateway: Option<Gateway>,
 }
 
 impl HttpFace {
     /// A face that serves `root`.
     #[must_use]
     pub fn new(root: Arc<DocumentRoot>, config: HttpConfig, log: Arc<AccessLog>) -> Self {
-        Self { root, config, log }
+        Self { root, config, log, proxy: None, gateway: None }
     }
 
-    /// The story of one request whose head is well formed.
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        // 1. A file or a directory of the document root. The request's body, if there is one, is not read.
+    /// Sends on what the proxy takes: everything for the node's own paths if it has an upstream, and what goes elsewhere if it
+    /// is a forward proxy.
+    #[must_use]
+    pub fn with_proxy(self, proxy: Proxy) -> Self {
+        Self { proxy: Some(proxy), ..self }
+    }
+
+    /// Fetches the node's own paths through a chain.
+    #[must_use]
+    pub fn with_gateway(self, gateway: Gateway) -> Self {
+        Self { gateway: Some(gateway), ..self }
+    }
+
+    /// The story of one request whose head is well formed, and which is not for a tunnel.
+    async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+        let form = Form::accepted(request.headers());
+        // 1. With an absolute target a client means a forward proxy, or this node by its name (RFC 9112, 3.2.2).
+        let is_absolute = request.uri().authority().is_some();
+        if let Some(proxy) = self.proxy.as_ref().filter(|proxy| is_absolute && proxy.is_forward()) {
+            return passed_on(proxy.answer(streamed(request), Some(peer.ip())).await, form);
+        }
+        if is_absolute {
+            own_path(request.uri_mut());
+        }
+        // 2. A file at the end of a chain.
+        if let Some(gateway) = &self.gateway {
+            return passed_on(gateway.answer(streamed(request)).await, form);
+        }
+        // 3. Whatever the upstream has.
+        if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.is_reverse()) {
+            return passed_on(proxy.answer(streamed(request), Some(peer.ip())).await, form);
+        }
+        // 4. A file or a directory of the document root. The request's body, if there is one, is not read.
         let (head, _) = request.into_parts();
         static_files::answer(self, &head.method, &head.uri, &head.headers).await
     }
+
+    /// The other end of a tunnel; `None` if this node is no forward proxy.
+    async fn connect(&self, head: &Parts) -> Option<Result<(TcpStream, Duration), Response<Body>>> {
+        let proxy = self.proxy.as_ref().filter(|proxy| proxy.is_forward())?;
+        let connected = proxy.connect(head).await;
+        Some(match connected {
+            Ok(stream) => Ok((stream, proxy.tunnel_idle())),
+            Err(error) => Err(failed(&error, Form::accepted(&head.headers))),
+        })
+    }
+}
+
+fn streamed(request: Request<Incoming>) -> Request<cache::Body> {
+    request.map(|body| body.map_err(cache::BoxError::from).boxed_unsync())
+}
+
+fn own_path(uri: &mut Uri) {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *uri = Uri::from(path);
+}
+
+fn passed_on(answer: Result<Response<cache::Body>, FetchError>, form: Form) -> Response<Body> {
+    answer.map_or_else(|error| failed(&error, form), |answer| answer.map(Body::Stream))
+}
+
+fn failed(error: &FetchError, form: Form) -> Response<Body> {
+    let mut answer = error_page::response(error.status, &error.reason, form);
+    if error.status == StatusCode::METHOD_NOT_ALLOWED {
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    answer
 }
 
 /// How a connection went.

@@ -205,7 +205,7 @@ fn file_part(range: &Range<u64>) -> Part {
 }
 
 /// By the name alone. Text is UTF-8 unless it says otherwise itself.
-fn content_type(name: &str) -> HeaderValue {
+pub(super) fn content_type(name: &str) -> HeaderValue {
     let media = mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream");
     let is_text = media.starts_with("text/") || matches!(media, "application/javascript" | "image/svg+xml");
     match is_text.then(|| HeaderValue::try_from(format!("{media}; charset=utf-8"))) {

@@ -210,10 +210,13 @@ fn the_forward_proxy_goes_only_where_it_is_allowed() {
         assert_eq!(got.status, status, "{target}: {}", got.text());
         assert!(status != 403 || got.text().contains("--allow-proxy"), "{}", got.text());
     }
-    // A forward proxy alone has nothing at its own paths, and a reverse proxy alone goes nowhere else.
-    assert_eq!(get(front.address, "/", &[]).status, 400);
+    // Its own paths are its own.
+    assert_eq!(get(front.address, "/own.txt", &[]).text(), "the node's own");
+    // A node that forwards nothing takes an absolute target for its own, and goes nowhere else.
     let reverse = Setup::reverse(upstream.address).start();
-    assert_eq!(get(reverse.address, &format!("http://{allowed}/"), &[]).status, 403);
+    let before = upstream.count();
+    assert_eq!(get(reverse.address, "http://169.254.169.254/mine", &[]).status, 200);
+    assert_eq!((upstream.count(), upstream.last().line.as_str()), (before + 1, "GET /mine HTTP/1.1"));
     let open = Setup::forward(&["*".to_owned()]).start();
     assert_eq!(get(open.address, &format!("http://{allowed}/"), &[]).status, 403, "* means public hosts");
     assert_eq!(get(open.address, &format!("http://localhost:{port}/"), &[]).status, 403);

@@ -1,16 +1,13 @@
-//! The proxy and its cache behind a plain server loop, so that tests can set the clock and the limits.
+//! A node's HTTP face with proxy, cache or gateway, so that tests can set the clock and the limits.
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use relay_node::http::cache::{Body, BoxError, Cache, Clock, FetchError};
-use relay_node::http::connect::tunnel;
+use relay_node::access_log::AccessLog;
+use relay_node::http::cache::{Cache, Clock};
+use relay_node::http::gateway::Gateway;
 use relay_node::http::proxy::{Proxy, ProxyConfig};
 use relay_node::http::proxy_dial::ProxyLimits;
-use std::convert::Infallible;
+use relay_node::http::{HttpConfig, HttpFace, serve};
+use relay_node::root::DocumentRoot;
+use relay_proto::route::Route;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +25,7 @@ pub struct Front {
     clock: Arc<AtomicU64>,
     runtime: Option<Runtime>,
     _place: Option<TempDir>,
+    _root: TempDir,
 }
 
 /// What a front is started with.
@@ -38,6 +36,7 @@ pub struct Setup {
     pub allow: Vec<String>,
     pub limits: ProxyLimits,
     pub cache_size: Option<u64>,
+    pub gateway: Option<Route>,
 }
 
 impl Setup {
@@ -80,11 +79,20 @@ impl Setup {
         };
         static PROCESSES: AtomicU64 = AtomicU64::new(1);
         let proxy = Proxy::new(config, cache.clone(), PROCESSES.fetch_add(1, Ordering::Relaxed));
+        let root = TempDir::new().unwrap();
+        std::fs::write(root.path().join("own.txt"), "the node's own").unwrap();
+        let pseudonym = proxy.pseudonym().to_owned();
+        let served = Arc::new(DocumentRoot::open(root.path(), false).unwrap());
+        let mut face = HttpFace::new(served, HttpConfig::default(), Arc::new(AccessLog::off()));
+        face = face.with_proxy(proxy);
+        if let Some(route) = self.gateway {
+            face =
+                face.with_gateway(Gateway::new(route, self.limits.silence, cache.clone(), pseudonym.clone()));
+        }
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let pseudonym = proxy.pseudonym().to_owned();
-        runtime.spawn(listen(listener, proxy));
-        Front { address, cache, pseudonym, clock, runtime: Some(runtime), _place: None }
+        runtime.spawn(listen(listener, Arc::new(face)));
+        Front { address, cache, pseudonym, clock, runtime: Some(runtime), _place: None, _root: root }
     }
 }
 
@@ -107,47 +115,10 @@ impl Drop for Front {
     }
 }
 
-async fn listen(listener: TcpListener, proxy: Proxy) {
+async fn listen(listener: TcpListener, face: Arc<HttpFace>) {
+    let (_source, stop) = relay_node::stop::channel();
     loop {
         let Ok((stream, peer)) = listener.accept().await else { continue };
-        let proxy = proxy.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| serve(proxy.clone(), request, peer));
-            let connection =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            drop(connection.with_upgrades().await);
-        });
+        tokio::spawn(serve(stream, peer, Arc::clone(&face), stop.clone()));
     }
-}
-
-async fn serve(
-    proxy: Proxy,
-    request: Request<Incoming>,
-    peer: SocketAddr,
-) -> Result<Response<Body>, Infallible> {
-    if request.method() == Method::CONNECT {
-        return Ok(serve_connect(&proxy, request).await.unwrap_or_else(|error| page(&error)));
-    }
-    let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
-    Ok(proxy.answer(request, Some(peer.ip())).await.unwrap_or_else(|error| page(&error)))
-}
-
-async fn serve_connect(proxy: &Proxy, mut request: Request<Incoming>) -> Result<Response<Body>, FetchError> {
-    let upgrade = hyper::upgrade::on(&mut request);
-    let (parts, _) = request.into_parts();
-    let upstream = proxy.connect(&parts).await?;
-    let idle = proxy.tunnel_idle();
-    tokio::spawn(async move {
-        if let Ok(client) = upgrade.await {
-            tunnel(TokioIo::new(client), upstream, b"", idle).await;
-        }
-    });
-    Ok(Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync()))
-}
-
-fn page(error: &FetchError) -> Response<Body> {
-    let body = Full::new(Bytes::from(error.reason.clone())).map_err(|never| match never {}).boxed_unsync();
-    let mut answer = Response::new(body);
-    *answer.status_mut() = StatusCode::from_u16(error.status.as_u16()).unwrap();
-    answer
 }
