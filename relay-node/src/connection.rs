@@ -152,7 +152,7 @@ pub async fn refuse_busy(mut stream: TcpStream, peer: SocketAddr, node: &Node) {
             relay::refuse(&mut stream, &Failed::new(FailureCode::Busy, None, "")).await;
         }
         Ok(Detected::Http) => {
-            http::refuse_busy(stream, peer, Arc::clone(&node.http), node.stop.clone()).await
+            http::refuse_busy(stream, peer, Arc::clone(&node.http), node.stop.clone()).await;
         }
         Ok(Detected::Silent | Detected::Closed) | Err(_) => {}
     }

@@ -118,7 +118,7 @@ impl Acceptor {
             match listener.accept().await {
                 Ok((stream, peer)) => self.take(stream, peer),
                 Err(error) if is_peers(&error) => {
-                    tracing::debug!(%error, "a connection was gone before it was accepted")
+                    tracing::debug!(%error, "a connection was gone before it was accepted");
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot accept a connection; raise the limit of open files if it is the cause");
