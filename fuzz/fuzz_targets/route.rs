@@ -1,0 +1,20 @@
+//! Route files: a route that reads survives the way through JSON; an error has a place within the file.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use relay_proto::route::Route;
+
+fuzz_target!(|bytes: &[u8]| {
+    match Route::parse(bytes) {
+        Ok(route) => {
+            let json = serde_json::to_vec(&route).expect("JSON");
+            assert_eq!(Route::parse(&json), Ok(route));
+        }
+        Err(error) => {
+            assert!(error.span.start <= error.span.end && error.span.end <= bytes.len(), "{error:?}");
+            let (line, column) = error.line_and_column(bytes);
+            assert!(line >= 1 && column >= 1);
+            let _ = error.to_string();
+        }
+    }
+});
