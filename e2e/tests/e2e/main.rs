@@ -1,0 +1,29 @@
+//! Whole chains: real nodes and clients in processes of their own, joined by real sockets, with real faults between them.
+//!
+//! | module | what it asks |
+//! | --- | --- |
+//! | [`transfers`] | does every file come whole, through any chain? |
+//! | [`refusals`] | does everything that cannot work end with a sentence that helps, and its own exit code? |
+//! | [`hostile`] | does a node stand whatever is said to it, and keep its limits? |
+//! | [`pipes`] | is a relay blind: half-close, resets, backpressure, single bytes? |
+//! | [`faults`] | do cuts, flips, stalls and kills never leave a wrong file? |
+//! | [`lifecycle`] | does a node say when it is full, and end in order? |
+//! | [`events`] | can programs follow what happens? |
+//! | [`schedules`] | random faults from a printed seed |
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may stop at the first surprise, its helpers too"
+)]
+
+mod events;
+mod faults;
+mod hostile;
+mod lifecycle;
+mod pipes;
+mod raw;
+mod refusals;
+mod schedules;
+mod transfers;
+mod world;
