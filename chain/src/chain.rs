@@ -102,7 +102,15 @@ impl std::error::Error for WalkError {}
 /// # Errors
 /// The system's, when it has no random numbers.
 pub fn random_id() -> io::Result<ConnectionId> {
-    getrandom::u64().map(ConnectionId::new).map_err(io::Error::from)
+    random_bits().map(ConnectionId::new)
+}
+
+/// 64 random bits.
+///
+/// # Errors
+/// The system's, when it has no random numbers.
+pub fn random_bits() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::from)
 }
 
 /// Walks the route: dials its first hop, hands it the rest, and waits for every hop's `hello`.

@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 struct DemoNode {
     address: SocketAddr,
     stop: StopSource,
-    task: JoinHandle<server::Ended>,
+    task: JoinHandle<anyhow::Result<server::Ended>>,
 }
 
 impl DemoNode {
@@ -65,7 +65,7 @@ impl DemoNode {
 
     async fn stop(self) -> anyhow::Result<()> {
         self.stop.stop();
-        self.task.await?;
+        self.task.await??;
         Ok(())
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Everything is optional here and nothing has a default; [`crate::config`] says what it means.
 
+use crate::http::proxy::Upstream;
+use crate::http::proxy_allow::AllowProxy;
 use crate::relay::allow::AllowNext;
+use bytesize::ByteSize;
 use clap::{Args, Parser};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
@@ -131,6 +134,42 @@ pub struct Settings {
     /// Some courses on HTTP servers ask for it. Without it RFC 9110 holds: 405, and the date is ignored.
     #[arg(long, env = "RELAY_NODE_STRICT_HTTP", help_heading = "Web server")]
     pub strict_http: bool,
+
+    /// Be a reverse proxy: fetch everything that browsers ask this node for from http://HOST:PORT
+    #[arg(long, value_name = "URL", env = "RELAY_NODE_UPSTREAM", help_heading = "Proxy and gateway")]
+    #[serde(deserialize_with = "from_text")]
+    pub upstream: Option<Upstream>,
+
+    /// Be a forward proxy, CONNECT included, to what --allow-proxy names
+    #[arg(long, env = "RELAY_NODE_FORWARD_PROXY", help_heading = "Proxy and gateway")]
+    pub forward_proxy: bool,
+
+    /// Let the forward proxy go to HOST[:PORT]: a name, *.name, an address, a network, or * (again and again)
+    ///
+    /// * and *.name reach public addresses only; loopback, link-local and private ones must be named.
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        env = "RELAY_NODE_ALLOW_PROXY",
+        value_delimiter = ',',
+        help_heading = "Proxy and gateway"
+    )]
+    #[serde(deserialize_with = "from_texts")]
+    pub allow_proxy: Vec<AllowProxy>,
+
+    /// Be a gateway: a browser's GET /name is the file `name` at the end of this route file's hops
+    ///
+    /// The file that the route names itself does not matter.
+    #[arg(long, value_name = "ROUTE", env = "RELAY_NODE_GATEWAY", help_heading = "Proxy and gateway")]
+    pub gateway: Option<PathBuf>,
+
+    /// Keep what proxy and gateway fetch in this directory, by HTTP's rules for shared caches (RFC 9111)
+    #[arg(long, value_name = "DIR", env = "RELAY_NODE_CACHE_DIR", help_heading = "Proxy and gateway")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// How large the cache may become [default: 10GiB]
+    #[arg(long, value_name = "SIZE", env = "RELAY_NODE_CACHE_SIZE", help_heading = "Proxy and gateway")]
+    pub cache_size: Option<ByteSize>,
 }
 
 /// How log lines are written.
@@ -208,6 +247,13 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// A value that is written as text.
+fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+}
+
 /// A list of values that are written as text.
 fn from_texts<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
     deserializer: D,
@@ -220,14 +266,13 @@ impl Settings {
     /// These settings, and where they say nothing, those of the file.
     #[must_use]
     pub fn over(self, file: Settings) -> Settings {
-        let list = |mine: Vec<_>, theirs| if mine.is_empty() { theirs } else { mine };
         Settings {
             port: self.port.or(file.port),
             listen: if self.listen.is_empty() { file.listen } else { self.listen },
             root: self.root.or(file.root),
             hidden: self.hidden || file.hidden,
             workers: self.workers.or(file.workers),
-            allow_next: list(self.allow_next, file.allow_next),
+            allow_next: if self.allow_next.is_empty() { file.allow_next } else { self.allow_next },
             max_hops: self.max_hops.or(file.max_hops),
             max_connections: self.max_connections.or(file.max_connections),
             request_timeout: self.request_timeout.or(file.request_timeout),
@@ -239,6 +284,12 @@ impl Settings {
             log_dir: self.log_dir.or(file.log_dir),
             no_listing: self.no_listing || file.no_listing,
             strict_http: self.strict_http || file.strict_http,
+            upstream: self.upstream.or(file.upstream),
+            forward_proxy: self.forward_proxy || file.forward_proxy,
+            allow_proxy: if self.allow_proxy.is_empty() { file.allow_proxy } else { self.allow_proxy },
+            gateway: self.gateway.or(file.gateway),
+            cache_dir: self.cache_dir.or(file.cache_dir),
+            cache_size: self.cache_size.or(file.cache_size),
         }
     }
 }
@@ -264,12 +315,16 @@ mod tests {
             request-timeout = "2s"
             drain = 7
             log-format = "json"
+            upstream = "http://127.0.0.1:8000"
+            cache-size = "2 GiB"
         "#;
         let file: Settings = toml::from_str(file).unwrap();
         assert_eq!(
             file.listen,
             [ListenAddress { ip: [0, 0, 0, 0].into(), port: None }, "[::1]:9".parse().unwrap()]
         );
+        assert_eq!(file.cache_size, Some(ByteSize::gib(2)));
+        assert!(file.upstream.is_some());
         assert_eq!(file.drain, Some(Span(Duration::from_secs(7))));
         let typed =
             Cli::try_parse_from(["relay-node", "12000", "--root", "typed", "--allow-next", "*"]).unwrap();

@@ -1,16 +1,22 @@
 //! What the settings mean: checked, resolved, with their defaults.
 
 use crate::cli::{Cli, ListenAddress, LogFormat, Settings, Span};
+use crate::http::proxy::{ProxyConfig, Upstream};
+use crate::http::proxy_allow::AllowProxy;
 use crate::relay::allow::NextHopPolicy;
 use crate::root::DocumentRoot;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use bytesize::ByteSize;
 use relay_proto::limits::MAX_HOPS;
+use relay_proto::route::Route;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The port when nobody names one.
 pub const DEFAULT_PORT: u16 = 12000;
+/// The size of the cache when nobody names one, in bytes.
+pub const DEFAULT_CACHE_SIZE: u64 = 10 * 1024 * 1024 * 1024;
 /// The document root when nobody names one.
 pub const DEFAULT_ROOT: &str = "www";
 
@@ -49,6 +55,21 @@ pub struct Config {
     pub listing: bool,
     /// The stricter HTTP.
     pub strict_http: bool,
+    /// The proxy, when there is one.
+    pub proxy: Option<ProxyConfig>,
+    /// The route whose hops the gateway fetches through.
+    pub gateway: Option<Route>,
+    /// The cache of proxy and gateway.
+    pub cache: Option<CacheConfig>,
+}
+
+/// Where the cache is, and how large it may become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Its directory, its own alone.
+    pub directory: PathBuf,
+    /// In bytes.
+    pub size: u64,
 }
 
 /// How and where to log.
@@ -70,8 +91,8 @@ impl Config {
         let settings = Settings { port: cli.port, ..cli.settings }.over(file);
         let listen = listen_addresses(&settings.listen, settings.port, ask_port)?;
         let root_path = settings.root.clone().unwrap_or_else(|| DEFAULT_ROOT.into());
-        let root = DocumentRoot::open(&root_path, settings.hidden)
-            .context("choose the directory to serve with --root DIR")?;
+        // Its text already tells the cause and what to do.
+        let root = DocumentRoot::open(&root_path, settings.hidden).map_err(|error| anyhow!("{error}"))?;
         let time = |span: Option<Span>, default| span.map_or(default, |span| span.0);
         let config = Config {
             listen,
@@ -90,6 +111,9 @@ impl Config {
             log: LogConfig { format: settings.log_format.unwrap_or_default(), directory: settings.log_dir },
             listing: !settings.no_listing,
             strict_http: settings.strict_http,
+            proxy: proxy(settings.upstream, settings.forward_proxy, settings.allow_proxy)?,
+            gateway: settings.gateway.as_deref().map(read_route).transpose()?,
+            cache: cache(settings.cache_dir, settings.cache_size)?,
         };
         config.checked()
     }
@@ -100,6 +124,14 @@ impl Config {
         }
         if self.max_connections == 0 || self.max_connections > tokio::sync::Semaphore::MAX_PERMITS {
             bail!("max-connections must be at least 1 and not absurdly large");
+        }
+        if self.gateway.is_some() && self.proxy.as_ref().is_some_and(|proxy| proxy.upstream.is_some()) {
+            bail!("gateway and upstream both want every path of this node; give each a node of its own");
+        }
+        if self.cache.is_some() && self.proxy.is_none() && self.gateway.is_none() {
+            bail!(
+                "cache-dir keeps what a proxy or a gateway fetches; add upstream, forward-proxy or gateway"
+            );
         }
         if self.workers == Some(0) {
             bail!("workers must be at least 1");
@@ -122,6 +154,43 @@ fn read_file(path: &Path) -> anyhow::Result<Settings> {
         .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
     // The reader's own text shows line, column and the line itself with a caret.
     toml::from_str(&text).with_context(|| format!("in the configuration file {}", path.display()))
+}
+
+fn proxy(
+    upstream: Option<Upstream>,
+    forward: bool,
+    allow: Vec<AllowProxy>,
+) -> anyhow::Result<Option<ProxyConfig>> {
+    match (forward, allow.is_empty()) {
+        (true, true) => {
+            bail!("forward-proxy goes nowhere without allow-proxy; name the hosts that it may go to")
+        }
+        (false, false) => bail!("allow-proxy names hosts for a forward proxy; add forward-proxy"),
+        _ => {}
+    }
+    if upstream.is_none() && !forward {
+        return Ok(None);
+    }
+    Ok(Some(ProxyConfig { upstream, forward, allow, ..ProxyConfig::default() }))
+}
+
+fn cache(directory: Option<PathBuf>, size: Option<ByteSize>) -> anyhow::Result<Option<CacheConfig>> {
+    match (directory, size) {
+        (Some(directory), size) => {
+            Ok(Some(CacheConfig { directory, size: size.map_or(DEFAULT_CACHE_SIZE, |size| size.as_u64()) }))
+        }
+        (None, Some(_)) => bail!("cache-size is the size of the cache in cache-dir; name that directory"),
+        (None, None) => Ok(None),
+    }
+}
+
+fn read_route(path: &Path) -> anyhow::Result<Route> {
+    let bytes =
+        std::fs::read(path).with_context(|| format!("cannot read the gateway's route {}", path.display()))?;
+    Route::parse(&bytes).map_err(|error| {
+        let (line, column) = error.line_and_column(&bytes);
+        anyhow!("in the gateway's route {}:{line}:{column}: {error}", path.display())
+    })
 }
 
 fn listen_addresses(

@@ -3,15 +3,20 @@
 use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::detect::{Detected, detect};
+use crate::http::cache::{Cache, Clock};
+use crate::http::gateway::Gateway;
+use crate::http::proxy::Proxy;
 use crate::http::{self, HttpConfig, HttpFace};
 use crate::origin::{self, HashIndex, Origin, OriginLimits, OriginRecord};
 use crate::record::{Fault, Outcome, Record, Role};
 use crate::relay::allow::NextHopPolicy;
 use crate::relay::{self, RelayLimits};
 use crate::stop::Stop;
+use relay_chain::chain::random_bits;
 use relay_chain::frames::{ReadError, read_message, write_message};
 use relay_proto::code::FailureCode;
 use relay_proto::hop::{Failed, Hello, Open, agent_name};
+use relay_proto::limits::DEFAULT_SILENCE;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +44,10 @@ pub struct Node {
 
 impl Node {
     /// A node as it was configured.
-    #[must_use]
-    pub fn new(config: Config, access_log: Arc<AccessLog>, stop: Stop) -> Node {
+    ///
+    /// # Errors
+    /// A cache that cannot be opened, and what to do about it.
+    pub fn new(config: Config, access_log: Arc<AccessLog>, stop: Stop) -> anyhow::Result<Node> {
         let root = Arc::new(config.root);
         let http = HttpConfig {
             strict: config.strict_http,
@@ -50,16 +57,29 @@ impl Node {
             send_timeout: config.idle_timeout,
             ..HttpConfig::default()
         };
-        Node {
+        let mut face = HttpFace::new(Arc::clone(&root), http, access_log);
+        let cache =
+            config.cache.as_ref().map(|cache| Cache::open(&cache.directory, cache.size, Clock::System));
+        let cache = cache.transpose()?;
+        // The pseudonym serves the gateway, too, which may stand alone.
+        let proxy = Proxy::new(config.proxy.clone().unwrap_or_default(), cache.clone(), random_bits()?);
+        if let Some(route) = config.gateway {
+            face =
+                face.with_gateway(Gateway::new(route, DEFAULT_SILENCE, cache, proxy.pseudonym().to_owned()));
+        }
+        if config.proxy.is_some() {
+            face = face.with_proxy(proxy);
+        }
+        Ok(Node {
             policy: config.policy,
             max_hops: config.max_hops,
             request_timeout: config.request_timeout,
             relay_limits: RelayLimits { dial: config.dial_timeout, idle: config.idle_timeout },
-            origin: Origin { root: Arc::clone(&root), index: Arc::new(HashIndex::new(HASH_INDEX_BYTES)) },
+            origin: Origin { root, index: Arc::new(HashIndex::new(HASH_INDEX_BYTES)) },
             origin_limits: OriginLimits { request: config.keep_alive_timeout, progress: config.idle_timeout },
-            http: Arc::new(HttpFace::new(root, http, access_log)),
+            http: Arc::new(face),
             stop,
-        }
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use crate::platform::foreground;
 use crate::server::Ended;
 use crate::stop::StopSource;
 use anyhow::{Context, bail};
+use bytesize::ByteSize;
 use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, SocketAddr};
 
@@ -49,6 +50,9 @@ pub fn announce(addresses: &[SocketAddr], config: &Config) -> io::Result<()> {
     let shown = config.root_path.canonicalize().unwrap_or_else(|_| config.root_path.clone());
     writeln!(out, "serving {}{}", shown.display(), if config.hidden { ", hidden files too" } else { "" })?;
     writeln!(out, "relaying to {}", config.policy)?;
+    for line in http_roles(config) {
+        writeln!(out, "{line}")?;
+    }
     let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
     if config.policy.is_open() {
         writeln!(out, "warning: --allow-next '*' makes this an open relay for everybody who can reach it")?;
@@ -64,6 +68,27 @@ pub fn announce(addresses: &[SocketAddr], config: &Config) -> io::Result<()> {
         writeln!(out, "note: {public} is every address of this machine, its public ones too")?;
     }
     out.flush()
+}
+
+/// What the HTTP face does beyond serving files.
+fn http_roles(config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(proxy) = &config.proxy {
+        if let Some(upstream) = &proxy.upstream {
+            lines.push(format!("reverse proxy in front of {upstream}"));
+        }
+        if proxy.forward {
+            lines.push("forward proxy to what --allow-proxy names".to_owned());
+        }
+    }
+    if let Some(route) = &config.gateway {
+        let hops: Vec<String> = route.hops().iter().map(ToString::to_string).collect();
+        lines.push(format!("gateway through {}", hops.join(", ")));
+    }
+    if let Some(cache) = &config.cache {
+        lines.push(format!("caching in {}, at most {}", cache.directory.display(), ByteSize::b(cache.size)));
+    }
+    lines
 }
 
 fn is_everywhere(ip: IpAddr) -> bool {

@@ -38,7 +38,7 @@ fn run(config: Config) -> anyhow::Result<Ended> {
         let (source, stop) = stop::channel();
         console::watch_signals(source)?;
         console::announce(&listeners.addresses()?, &config)?;
-        anyhow::Ok(server::run(listeners, config, access_log, stop).await)
+        server::run(listeners, config, access_log, stop).await
     })?;
     console::farewell(ended);
     // Whatever still runs in the blocking pool reads a disk that may never answer.

@@ -79,10 +79,18 @@ pub struct Ended {
 }
 
 /// Serves until `stop` is said, then lets connections end within the drain limit.
-pub async fn run(listeners: Listeners, config: Config, access_log: AccessLog, stop: Stop) -> Ended {
+///
+/// # Errors
+/// Before anything is served: a cache that cannot be opened.
+pub async fn run(
+    listeners: Listeners,
+    config: Config,
+    access_log: AccessLog,
+    stop: Stop,
+) -> anyhow::Result<Ended> {
     let permits = config.max_connections;
     let drain = config.drain;
-    let node = Arc::new(Node::new(config, Arc::new(access_log), stop.clone()));
+    let node = Arc::new(Node::new(config, Arc::new(access_log), stop.clone())?);
     let acceptor = Acceptor {
         node,
         permits: Arc::new(Semaphore::new(permits)),
@@ -100,7 +108,7 @@ pub async fn run(listeners: Listeners, config: Config, access_log: AccessLog, st
         });
     }
     while accepting.join_next().await.is_some() {}
-    acceptor.drain(permits, drain).await
+    Ok(acceptor.drain(permits, drain).await)
 }
 
 #[derive(Clone)]
