@@ -1,8 +1,12 @@
 //! What follows a head: chunks with their trailers, or the trailers alone.
 //!
-//! A chunk whose hash is known and whose bytes are in memory goes from the file to the socket within the kernel. Any other is
-//! read, and hashed if need be, in the blocking pool while the chunk before it is written. So a transfer holds at most
-//! two chunks in memory, however slow its reader is.
+//! Into a socket a chunk goes within the kernel, once its hash is known: from the index, or because it was read for that in
+//! the blocking pool while the chunk before it was sent. Reading twice costs less than copying: the second time nobody
+//! touches the bytes, and a slow reader holds no memory.
+//!
+//! Otherwise the chunk is read into memory, one ahead of the one that is being written, so that a transfer holds at most two: for
+//! a stream that is no plain socket, for a file that changed a moment ago (only then are the bytes that are sent surely those
+//! that were hashed), and where sending would wait for a disk.
 
 use super::outlet::Outlet;
 use super::source::{Loaded, Source};
@@ -53,7 +57,6 @@ pub(super) async fn send_hashes<S: AsyncWrite + Unpin + 'static>(
     source: &Arc<Source>,
     chunks: ChunkRange,
 ) -> Result<(), OriginError> {
-    let mut buffer = Vec::new();
     let mut pending = Vec::new();
     for chunk in chunks.first()..chunks.end() {
         let trailer = if let Some(trailer) = source.known_trailer(chunk) {
@@ -62,7 +65,9 @@ pub(super) async fn send_hashes<S: AsyncWrite + Unpin + 'static>(
             // Computing takes a while, in which the client should see what is there already.
             outlet.write_all(&pending).await?;
             pending.clear();
-            compute_trailer(source, chunk, &mut buffer).await
+            let job = Arc::clone(source);
+            let done = spawn_blocking(move || job.computed_trailer(chunk)).await;
+            done.unwrap_or_else(|_| Trailer::bad(ChunkState::ReadError))
         };
         pending.extend_from_slice(&trailer.encode());
         if trailer.state != ChunkState::Good {
@@ -75,19 +80,6 @@ pub(super) async fn send_hashes<S: AsyncWrite + Unpin + 'static>(
         }
     }
     outlet.write_all(&pending).await
-}
-
-async fn compute_trailer(source: &Arc<Source>, chunk: u64, buffer: &mut Vec<u8>) -> Trailer {
-    let mut room = std::mem::take(buffer);
-    let job = Arc::clone(source);
-    let done = spawn_blocking(move || (job.computed_trailer(chunk, &mut room), room)).await;
-    match done {
-        Ok((trailer, room)) => {
-            *buffer = room;
-            trailer
-        }
-        Err(_) => Trailer::bad(ChunkState::ReadError),
-    }
 }
 
 /// Notes that an answer ended early.
@@ -109,7 +101,7 @@ async fn send_from_file<S: AsyncWrite + Unpin + 'static>(
     let sent = outlet.send_file(source.file(), chunk * CHUNK_LEN, len).await?;
     if sent < len {
         let rest = reader.load(chunk, sent, Some(hash));
-        let rest = rest.await.unwrap_or_else(|_| source.unreadable(chunk, sent));
+        let rest = rest.await.unwrap_or_else(|_| source.missing(chunk, sent, ChunkState::ReadError));
         outlet.write_all(&rest.bytes).await?;
         return Ok(rest.state);
     }
@@ -121,15 +113,17 @@ async fn send_from_file<S: AsyncWrite + Unpin + 'static>(
 
 /// Where a chunk's bytes are when it is its turn.
 enum Supply {
-    /// In the page cache, and the hash is known.
+    /// In the page cache, and this is their hash.
     InFile(ChunkHash),
-    /// Read, with the trailer behind them.
+    /// Here, with the trailer behind them.
     InMemory(Loaded),
 }
 
 /// A chunk on its way.
 enum Coming {
+    /// Nothing is left to do.
     Known(ChunkHash),
+    Hashing(JoinHandle<Trailer>),
     Loading(JoinHandle<Loaded>),
 }
 
@@ -145,18 +139,28 @@ impl ReadAhead<'_> {
     fn start(&mut self, chunk: u64) -> Coming {
         match self.source.known(chunk) {
             Some(hash) if self.by_kernel && self.source.is_cached(chunk) => Coming::Known(hash),
+            None if self.by_kernel && self.source.is_settled() => Coming::Hashing(self.hash(chunk)),
             known => Coming::Loading(self.load(chunk, 0, known)),
         }
     }
 
-    async fn finish(&mut self, chunk: u64, coming: Coming) -> Supply {
+    async fn finish(&self, chunk: u64, coming: Coming) -> Supply {
+        // A job that panicked says nothing about the file; the client is told that it could not be read.
+        let failed = || self.source.missing(chunk, 0, ChunkState::ReadError);
         match coming {
             Coming::Known(hash) => Supply::InFile(hash),
-            // A job that panicked says nothing about the file; the client is told that it could not be read.
-            Coming::Loading(job) => {
-                Supply::InMemory(job.await.unwrap_or_else(|_| self.source.unreadable(chunk, 0)))
-            }
+            Coming::Loading(job) => Supply::InMemory(job.await.unwrap_or_else(|_| failed())),
+            Coming::Hashing(job) => match job.await {
+                Ok(Trailer { state: ChunkState::Good, hash }) => Supply::InFile(hash),
+                Ok(bad) => Supply::InMemory(self.source.missing(chunk, 0, bad.state)),
+                Err(_) => Supply::InMemory(failed()),
+            },
         }
+    }
+
+    fn hash(&self, chunk: u64) -> JoinHandle<Trailer> {
+        let source = Arc::clone(self.source);
+        spawn_blocking(move || source.computed_trailer(chunk))
     }
 
     fn load(&mut self, chunk: u64, skip: usize, known: Option<ChunkHash>) -> JoinHandle<Loaded> {

@@ -6,7 +6,7 @@
 //! session   reads a request, has it answered, writes the answer
 //!   answer    what an answer begins with: finds the file, checks the conditions, makes the head   (blocking)
 //!   source    one open file: reads its chunks, hashes them, notices that it changed               (blocking)
-//!   body      chunk after chunk: sendfile when its hash is known and its bytes are in memory, else read ahead and copy
+//!   body      chunk after chunk, hashed one ahead; into a socket by sendfile, else by a copy
 //!   index     the hashes of all files, kept by identity
 //!   outlet    bytes to the stream, with the limit for a reader that takes none
 //! ```

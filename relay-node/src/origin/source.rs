@@ -50,7 +50,7 @@ impl Source {
     }
 
     /// Whether the file was left alone for long enough that every further change would show.
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.index.is_settled(&self.served.meta.identity)
     }
 
@@ -112,16 +112,16 @@ impl Source {
         self.known(chunk).map(|hash| trailer(self.checked(hash)))
     }
 
-    /// The trailer of a chunk, which is read for that. `buffer` is room to read into.
-    pub(super) fn computed_trailer(&self, chunk: u64, buffer: &mut Vec<u8>) -> Trailer {
-        trailer(self.hash(chunk, buffer))
+    /// The trailer of a chunk, which is read for that.
+    pub(super) fn computed_trailer(&self, chunk: u64) -> Trailer {
+        trailer(self.hash(chunk))
     }
 
-    /// What stands for a chunk, or the rest of one, that could not be read: zeros and a trailer that says so.
-    pub(super) fn unreadable(&self, chunk: u64, skip: usize) -> Loaded {
+    /// What stands for a chunk, or the rest of one, that cannot be had: zeros, and a trailer that says why.
+    pub(super) fn missing(&self, chunk: u64, skip: usize, state: ChunkState) -> Loaded {
         let mut bytes = vec![0; self.chunk_len(chunk).saturating_sub(skip)];
-        bytes.extend_from_slice(&Trailer::bad(ChunkState::ReadError).encode());
-        Loaded { bytes, state: ChunkState::ReadError }
+        bytes.extend_from_slice(&Trailer::bad(state).encode());
+        Loaded { bytes, state }
     }
 
     /// Fills `body` with a chunk's bytes and returns their hash.
@@ -135,13 +135,14 @@ impl Source {
     }
 
     /// A chunk's hash, without keeping its bytes.
-    fn hash(&self, chunk: u64, buffer: &mut Vec<u8>) -> Result<ChunkHash, ChunkState> {
+    fn hash(&self, chunk: u64) -> Result<ChunkHash, ChunkState> {
         let mut hashing = self.start_hashing(chunk);
         let mut left = self.chunk_len(chunk);
+        let mut buffer = vec![0; left.min(PIECE)];
         while left > 0 {
-            buffer.resize(left.min(PIECE), 0);
-            self.read(hashing.offset, buffer)?;
-            hashing.take(buffer);
+            buffer.truncate(left);
+            self.read(hashing.offset, &mut buffer)?;
+            hashing.take(&buffer);
             left -= buffer.len();
         }
         self.finish_hashing(hashing)

@@ -58,8 +58,13 @@ impl Fixture {
         self.over_narrow_tcp(None).await
     }
 
-    /// With sockets that hold little more than `buffer` bytes, so that the origin cannot run far ahead of its reader.
     async fn over_narrow_tcp(&self, buffer: Option<u32>) -> Client<TcpStream> {
+        let (near, far) = Fixture::narrow_tcp(buffer).await;
+        self.client(near, far, LIMITS)
+    }
+
+    /// Sockets that hold little more than `buffer` bytes, so that the origin cannot run far ahead of its reader.
+    async fn narrow_tcp(buffer: Option<u32>) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = TcpSocket::new_v4().unwrap();
         if let Some(bytes) = buffer {
@@ -71,7 +76,7 @@ impl Fixture {
             socket2::SockRef::from(&far).set_send_buffer_size(bytes as usize).unwrap();
         }
         far.set_nodelay(true).unwrap();
-        self.client(near, far, LIMITS)
+        (near, far)
     }
 
     fn over_memory(&self) -> Client<DuplexStream> {
@@ -252,7 +257,6 @@ async fn ranges() {
     }
 }
 
-/// What a file's answer must not say is left out: the condition and what it is answered with.
 #[tokio::test]
 async fn conditions() {
     let fixture = Fixture::new();
@@ -317,40 +321,62 @@ async fn what_is_not_offered_is_all_the_same() {
 
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn what_was_hashed_goes_by_the_kernel() {
+async fn into_a_socket_files_go_by_the_kernel() {
     let fixture = Fixture::new();
     let content = fixture.file("file", 4 * MIB + 1000);
-    let mut first = fixture.over_tcp().await;
-    assert_eq!(first.fetch(&get("file")).await.unwrap(), content);
-    assert_eq!(first.record().await.sent_by_kernel, 0);
-    let mut second = fixture.over_tcp().await;
-    assert_eq!(second.fetch(&get("file")).await.unwrap(), content);
-    let record = second.record().await;
-    assert_eq!(record.sent_by_kernel, content.len() as u64);
-    assert!(record.sent > record.sent_by_kernel + 5 * 33);
+    for _ in 0..2 {
+        let mut client = fixture.over_tcp().await;
+        assert_eq!(client.fetch(&get("file")).await.unwrap(), content);
+        let record = client.record().await;
+        assert_eq!(record.sent_by_kernel, content.len() as u64);
+        assert!(record.sent > record.sent_by_kernel + 5 * 33);
+    }
 }
 
+/// Puts a wrong hash into the index, which the next answer must then repeat: so nothing was hashed again.
 #[tokio::test]
-async fn hashes_serve_a_later_get() {
+async fn what_was_hashed_is_not_hashed_again() {
     let fixture = Fixture::new();
-    let content = fixture.file("file", 3 * MIB);
-    let mut client = fixture.over_tcp().await;
-    client.hashes(&hashes("file")).await.unwrap();
-    assert_eq!(client.fetch(&get("file")).await.unwrap(), content);
-    let expected = if cfg!(target_os = "linux") { content.len() as u64 } else { 0 };
-    assert_eq!(client.record().await.sent_by_kernel, expected);
+    fixture.file("file", 3 * MIB);
+    let identity = fixture.origin.root.open_file("file").unwrap().meta.identity;
+    for by_hashes in [false, true] {
+        let mut client = fixture.over_tcp().await;
+        if by_hashes {
+            client.hashes(&hashes("file")).await.unwrap();
+        } else {
+            client.fetch(&get("file")).await.unwrap();
+        }
+        let right = fixture.origin.index.get(&identity, 1).unwrap();
+        let wrong = ChunkHash::from_bytes([9; 32]);
+        fixture.origin.index.put(&identity, 1, wrong);
+        for over_tcp in [true, false] {
+            let end = if over_tcp {
+                fixture.over_tcp().await.fetch(&get("file")).await
+            } else {
+                fixture.over_memory().fetch(&get("file")).await
+            };
+            assert!(matches!(end, Err(AnswerError::Protocol("a hash that does not fit"))), "{end:?}");
+        }
+        assert_eq!(client.hashes(&hashes("file")).await.unwrap()[1], wrong);
+        fixture.origin.index.put(&identity, 1, right);
+    }
 }
 
 #[tokio::test]
-async fn a_fresh_file_is_not_remembered() {
-    let fixture =
-        Fixture::with_index(HashIndex::with_settle_time(DEFAULT_INDEX_BYTES, Duration::from_secs(3600)));
+async fn a_fresh_file_is_copied_and_not_remembered() {
+    let fixture = Fixture::with_index(long_settling());
     let content = fixture.file("file", 2 * MIB);
     let mut client = fixture.over_tcp().await;
-    for _ in 0..2 {
-        assert_eq!(client.fetch(&get("file")).await.unwrap(), content);
-    }
+    assert_eq!(client.fetch(&get("file")).await.unwrap(), content);
+    client.hashes(&hashes("file")).await.unwrap();
+    let identity = fixture.origin.root.open_file("file").unwrap().meta.identity;
+    assert_eq!(fixture.origin.index.get(&identity, 0), None);
     assert_eq!(client.record().await.sent_by_kernel, 0);
+}
+
+/// An index to which every file of a test is fresh.
+fn long_settling() -> HashIndex {
+    HashIndex::with_settle_time(DEFAULT_INDEX_BYTES, Duration::from_secs(3600))
 }
 
 /// How many chunks come well before the answer ends, and how it ends.
@@ -372,40 +398,68 @@ async fn good_chunks<S: AsyncRead + AsyncWrite + Unpin>(
     (body.chunks.end(), None)
 }
 
-/// Fetches a file, does something to it after its first chunk came, and returns how many chunks were good and the end. The
-/// connection must still be good for another request.
-async fn meddle(by_kernel: bool, act: impl FnOnce(&Fixture)) -> (u64, Option<AnswerError>) {
-    let fixture = Fixture::new();
-    let content = fixture.file("file", 24 * MIB);
+/// How chunks come to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Copied into a stream that is no socket.
+    Memory,
+    /// Copied into a socket, because the file is fresh.
+    Fresh,
+    /// Hashed, then sent by the kernel.
+    Hashed,
+    /// Sent by the kernel, with hashes of the index.
+    Known,
+}
+
+const WAYS: [Way; 4] = [Way::Memory, Way::Fresh, Way::Hashed, Way::Known];
+
+/// Fetches a file, does something to it after its first chunk came, and returns how many chunks were good and the end.
+async fn meddle(way: Way, act: impl FnOnce(&Fixture)) -> (u64, Option<AnswerError>) {
+    let fixture = if way == Way::Fresh { Fixture::with_index(long_settling()) } else { Fixture::new() };
+    let content = fixture.file("file", 12 * MIB);
     fixture.file("other", 10);
+    if way == Way::Memory {
+        return meddle_with(fixture.over_memory(), way, &content, || act(&fixture)).await;
+    }
     let mut client = fixture.over_narrow_tcp(Some(64 * 1024)).await;
-    if by_kernel {
+    if way == Way::Known {
         client.hashes(&hashes("file")).await.unwrap();
     }
+    meddle_with(client, way, &content, || act(&fixture)).await
+}
+
+/// The connection must still be good for another request afterwards.
+async fn meddle_with<S: AsyncRead + AsyncWrite + Unpin>(
+    mut client: Client<S>,
+    way: Way,
+    content: &[u8],
+    act: impl FnOnce(),
+) -> (u64, Option<AnswerError>) {
     let head = client.head(&get("file")).await;
     let body = Body::of(&head).unwrap();
     client.chunk(&body, 0).await.unwrap();
-    act(&fixture);
-    let end = good_chunks(&mut client, &body, &content, 1).await;
+    act();
+    let end = good_chunks(&mut client, &body, content, 1).await;
     assert_eq!(client.fetch(&get("other")).await.unwrap().len(), 10);
     let record = client.record().await;
     assert_eq!(record.broken_bodies, u64::from(end.1.is_some()));
-    assert_eq!(record.sent_by_kernel > 0, by_kernel && cfg!(target_os = "linux"));
+    let by_kernel = cfg!(target_os = "linux") && matches!(way, Way::Hashed | Way::Known);
+    assert_eq!(record.sent_by_kernel > 0, by_kernel, "{way:?}");
     end
 }
 
 async fn check_changed(act: impl Fn(&Fixture) + Copy) {
-    for by_kernel in [false, true] {
-        let (good, error) = meddle(by_kernel, act).await;
-        assert!(matches!(error, Some(AnswerError::Changed)), "{by_kernel} {error:?}");
-        assert!(good < 8, "{good} chunks came after the change");
+    for way in WAYS {
+        let (good, error) = meddle(way, act).await;
+        assert!(matches!(error, Some(AnswerError::Changed)), "{way:?} {error:?}");
+        assert!(good < 8, "{way:?}: {good} chunks came after the change");
     }
 }
 
 async fn check_delivered(act: impl Fn(&Fixture) + Copy) {
-    for by_kernel in [false, true] {
-        let (good, error) = meddle(by_kernel, act).await;
-        assert_eq!(good, 24, "{by_kernel} {error:?}");
+    for way in WAYS {
+        let (good, error) = meddle(way, act).await;
+        assert_eq!(good, 12, "{way:?} {error:?}");
     }
 }
 
@@ -413,7 +467,7 @@ async fn check_delivered(act: impl Fn(&Fixture) + Copy) {
 async fn a_file_that_shrinks() {
     check_changed(|fixture| {
         let file = fs::OpenOptions::new().write(true).open(fixture.path("file")).unwrap();
-        file.set_len(12 * MIB as u64 + 77).unwrap();
+        file.set_len(6 * MIB as u64 + 77).unwrap();
     })
     .await;
     check_changed(|fixture| fs::write(fixture.path("file"), b"").unwrap()).await;
@@ -435,7 +489,7 @@ async fn a_file_that_is_written_in_place() {
     use std::os::unix::fs::FileExt;
     check_changed(|fixture| {
         let file = fs::OpenOptions::new().write(true).open(fixture.path("file")).unwrap();
-        file.write_all_at(b"changed", 20 * MIB as u64).unwrap();
+        file.write_all_at(b"changed", 10 * MIB as u64).unwrap();
     })
     .await;
 }
@@ -447,7 +501,7 @@ async fn a_file_that_is_written_in_place_and_dated_back() {
     check_changed(|fixture| {
         let file = fs::OpenOptions::new().write(true).open(fixture.path("file")).unwrap();
         let modified = file.metadata().unwrap().modified().unwrap();
-        file.write_all_at(b"changed", 20 * MIB as u64).unwrap();
+        file.write_all_at(b"changed", 10 * MIB as u64).unwrap();
         file.set_modified(modified).unwrap();
     })
     .await;
@@ -476,7 +530,7 @@ async fn a_file_that_is_unlinked_and_written() {
     check_changed(|fixture| {
         let file = fs::OpenOptions::new().write(true).open(fixture.path("file")).unwrap();
         fs::remove_file(fixture.path("file")).unwrap();
-        file.write_all_at(b"changed", 20 * MIB as u64).unwrap();
+        file.write_all_at(b"changed", 10 * MIB as u64).unwrap();
     })
     .await;
 }
@@ -602,40 +656,36 @@ async fn a_client_that_asks_nothing() {
 #[tokio::test]
 async fn a_client_that_stops_reading_is_given_up_in_the_end() {
     let fixture = Fixture::new();
-    fixture.file("file", 24 * MIB);
-    for by_kernel in [false, true] {
-        let mut client = fixture.over_narrow_tcp(Some(64 * 1024)).await;
-        if by_kernel {
-            client.hashes(&hashes("file")).await.unwrap();
-        }
-        drop(client.record().await);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (far, _) = listener.accept().await.unwrap();
-        let limits = OriginLimits { progress: Duration::from_millis(100), ..LIMITS };
-        let mut client = fixture.client(near, far, limits);
-        client.ask(&get("file")).await;
-        let (result, record) = client.served.await.unwrap();
-        assert!(matches!(result, Err(OriginError::NoProgress(_))), "{result:?}");
-        assert!(record.sent > 0);
-        drop(client.answers);
-    }
+    fixture.file("file", 12 * MIB);
+    let limits = OriginLimits { progress: Duration::from_millis(100), ..LIMITS };
+    let (near, far) = Fixture::narrow_tcp(Some(64 * 1024)).await;
+    let by_kernel = fixture.client(near, far, limits);
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let by_copy = fixture.client(near, far, limits);
+    check_given_up(by_kernel).await;
+    check_given_up(by_copy).await;
+}
+
+async fn check_given_up<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>) {
+    client.ask(&get("file")).await;
+    let (result, record) = client.served.await.unwrap();
+    assert!(matches!(result, Err(OriginError::NoProgress(_))), "{result:?}");
+    assert!(record.sent > 0);
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_is_noticed() {
     let fixture = Fixture::new();
-    fixture.file("file", 24 * MIB);
-    for by_kernel in [false, true] {
-        let mut client = fixture.over_narrow_tcp(Some(64 * 1024)).await;
-        if by_kernel {
-            client.hashes(&hashes("file")).await.unwrap();
-        }
-        client.head(&get("file")).await;
-        drop(client.answers);
-        let (result, _) = client.served.await.unwrap();
-        assert!(matches!(result, Err(OriginError::Stream(_))), "{result:?}");
-    }
+    fixture.file("file", 12 * MIB);
+    check_noticed(fixture.over_narrow_tcp(Some(64 * 1024)).await).await;
+    check_noticed(fixture.over_memory()).await;
+}
+
+async fn check_noticed<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>) {
+    client.head(&get("file")).await;
+    drop(client.answers);
+    let (result, _) = client.served.await.unwrap();
+    assert!(matches!(result, Err(OriginError::Stream(_))), "{result:?}");
 }
 
 #[tokio::test]
