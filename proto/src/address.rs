@@ -187,8 +187,9 @@ impl Parts {
             let port = body.get(space..).unwrap_or_default().trim_start();
             let port_start = end - port.len();
             if let Some(more) = port.find(char::is_whitespace) {
-                let kind = HopErrorKind::Trailing;
-                return Err(HopError { kind, span: port_start + more + 1..end });
+                // The white space may be several bytes long.
+                let behind = port.get(more..).unwrap_or_default().trim_start();
+                return Err(HopError { kind: HopErrorKind::Trailing, span: end - behind.len()..end });
             }
             return Ok(Parts { host: at..at + space, port: port_start..end });
         }
@@ -243,6 +244,8 @@ mod tests {
         bad("pchost1 000080", HopErrorKind::BadPort, "000080");
         bad("pchost1 80 90", HopErrorKind::Trailing, "90");
         bad("pc host 80", HopErrorKind::Trailing, "80");
+        bad("pchost1 80\u{2003}90", HopErrorKind::Trailing, "90");
+        bad("pchost1\u{a0}80\u{85}\u{3000}90 ", HopErrorKind::Trailing, "90");
         bad("höst 80", HopErrorKind::BadHost, "höst");
         bad("http://host:80", HopErrorKind::BadScheme, "http://");
         bad("::1", HopErrorKind::NoPort, "");

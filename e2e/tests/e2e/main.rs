@@ -7,6 +7,8 @@
 //! | [`hostile`] | does a node stand whatever is said to it, and keep its limits? |
 //! | [`pipes`] | is a relay blind: half-close, resets, backpressure, single bytes? |
 //! | [`faults`] | do cuts, flips, stalls and kills never leave a wrong file? |
+//! | [`resume`] | does the next attempt, or the next run, go on where the last one ended? |
+//! | [`conversation`] | does an origin answer as the specification says, through relays? |
 //! | [`lifecycle`] | does a node say when it is full, and end in order? |
 //! | [`events`] | can programs follow what happens? |
 //! | [`schedules`] | random faults from a printed seed |
@@ -17,6 +19,7 @@
     reason = "a test may stop at the first surprise, its helpers too"
 )]
 
+mod conversation;
 mod events;
 mod faults;
 mod hostile;
@@ -24,6 +27,7 @@ mod lifecycle;
 mod pipes;
 mod raw;
 mod refusals;
+mod resume;
 mod schedules;
 mod transfers;
 mod world;

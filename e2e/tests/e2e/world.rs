@@ -113,6 +113,13 @@ impl World {
         Process::start(command)
     }
 
+    /// Removes all that clients saved, so that the next one begins from nothing.
+    pub fn clear_saved(&self) {
+        for name in names_in(&self.saved()) {
+            fs::remove_file(self.saved().join(name)).expect("removed");
+        }
+    }
+
     /// Checks that the client ended well and `name` has exactly these bytes, with nothing unfinished beside it.
     pub fn check_saved(&self, finished: &Finished, name: &str, bytes: &[u8]) {
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
