@@ -11,9 +11,13 @@ mod bound;
 mod chain;
 mod chart;
 mod daemon;
+mod direct;
 mod fetch;
 mod grid;
+mod http;
+mod latency;
 mod machine;
+mod memory;
 mod peers;
 mod platform;
 mod report;
@@ -36,6 +40,14 @@ enum Command {
     Chain(chain::Options),
     /// How throughput, CPU and small files grow with hops, clients and file sizes
     Grid(grid::Options),
+    /// A small file through a chain: milliseconds from connect to verified bytes
+    Latency(latency::Options),
+    /// Many transfers to slow readers through one relay: the relay's memory
+    SlowReaders(memory::SlowReaders),
+    /// Idle connections: memory a connection
+    Idle(memory::Idle),
+    /// The HTTP face beside nginx
+    Http(http::Options),
 }
 
 fn main() -> Result<()> {
@@ -43,5 +55,9 @@ fn main() -> Result<()> {
         Command::Bound(part) => bound::run(&part),
         Command::Chain(options) => chain::run(&options),
         Command::Grid(options) => grid::run(&options),
+        Command::Latency(options) => latency::run(&options),
+        Command::SlowReaders(options) => memory::slow_readers(&options),
+        Command::Idle(options) => memory::idle(&options),
+        Command::Http(options) => http::run(&options),
     }
 }
