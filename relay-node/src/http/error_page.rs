@@ -91,8 +91,9 @@ pub(crate) fn text(status: StatusCode, detail: &str, form: Form) -> String {
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width\">\
              <meta name=\"color-scheme\" content=\"light dark\">\
-             <title>{number} {reason}</title></head>\n\
-             <body><h1>{number} {reason}</h1><p>{}</p></body></html>\n",
+             <title>{number} {reason}</title>\
+             <style>body{{font:1rem/1.5 system-ui,sans-serif;margin:2rem;overflow-wrap:anywhere}}</style></head>\n\
+             <body><main><h1>{number} {reason}</h1><p>{}</p></main></body></html>\n",
             Escaped(detail)
         ),
     }

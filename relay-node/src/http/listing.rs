@@ -23,7 +23,7 @@ struct Query {
     sort: Sort,
     is_descending: bool,
     after: Option<String>,
-    wants_json: bool,
+    format: Option<Form>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +42,13 @@ struct Listing {
     not_offered: u64,
     sort: Sort,
     is_descending: bool,
+    /// What every link to another page or order of this listing must repeat.
+    format: Option<Form>,
+}
+
+/// Whether the address asks for the listing by its format, as one must where a directory has an index.
+pub(super) fn is_asked_for(uri: &Uri) -> bool {
+    Query::read(uri.query().unwrap_or_default()).format.is_some()
 }
 
 /// Answers with the listing of a directory that exists.
@@ -52,7 +59,7 @@ pub(super) async fn answer(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, RootError> {
     let query = Query::read(uri.query().unwrap_or_default());
-    let form = if query.wants_json { Form::Json } else { Form::accepted(headers) };
+    let form = query.format.unwrap_or_else(|| Form::accepted(headers));
     let (root, directory) = (face.root.clone(), directory.to_owned());
     let page = blocking(move || {
         let listing = Listing::read(&root, directory, &query)?;
@@ -79,7 +86,8 @@ impl Query {
                 ("sort", "size") => query.sort = Sort::Size,
                 ("sort", "time") => query.sort = Sort::Time,
                 ("order", "desc") => query.is_descending = true,
-                ("format", "json") => query.wants_json = true,
+                ("format", "html") => query.format = Some(Form::Html),
+                ("format", "json") => query.format = Some(Form::Json),
                 ("after", name) => {
                     query.after = percent_decode_str(name).decode_utf8().ok().map(|name| name.into_owned());
                 }
@@ -96,6 +104,7 @@ impl Listing {
         let first = query.after.as_ref().map(|name| format!("{prefix}{name}"));
         let mut listing = Self {
             directory,
+            format: query.format,
             entries: Vec::new(),
             more: true,
             not_offered: 0,
@@ -148,8 +157,10 @@ impl Listing {
              <title>{title}</title>\
              <style>body{{font:1rem/1.5 system-ui,sans-serif;margin:2rem;overflow-wrap:anywhere}}\
              td,th{{text-align:left;padding-right:2rem}}td+td,th+th{{white-space:nowrap}}\
-             td:nth-child(2),th:nth-child(2){{text-align:right}}</style></head>\n\
-             <body><h1>{title}</h1>\n<table><thead><tr>"
+             td:nth-child(2),th:nth-child(2){{text-align:right}}\
+             @media(max-width:30rem){{body{{margin:1rem}}td,th{{padding-right:1rem;white-space:normal!important}}}}\
+             </style></head>\n\
+             <body><main><h1>{title}</h1>\n<table><thead><tr>"
         );
         for (column, key, title) in [
             (Sort::Name, "name", "Name"),
@@ -167,7 +178,7 @@ impl Listing {
         }
         page.push_str("</tbody></table>\n");
         self.notes(&mut page);
-        page.push_str("</body></html>\n");
+        page.push_str("</main></body></html>\n");
         page
     }
 
@@ -181,8 +192,13 @@ impl Listing {
         };
         let _ = write!(
             page,
-            "<th aria-sort=\"{state}\"><a href=\"?sort={key}&amp;order={order}\">{title}</a></th>"
+            "<th scope=\"col\" aria-sort=\"{state}\"><a href=\"?sort={key}&amp;order={order}{}\">{title}</a></th>",
+            self.kept_format()
         );
+    }
+
+    fn kept_format(&self) -> &'static str {
+        if self.format.is_some() { "&amp;format=html" } else { "" }
     }
 
     fn row(&self, page: &mut String, entry: &ListEntry) {
@@ -209,8 +225,9 @@ impl Listing {
         if let Some(last) = self.entries.last().filter(|_| self.more) {
             let _ = writeln!(
                 page,
-                "<p><a href=\"?after={}\">Next page</a></p>",
-                encode_component(self.short(last))
+                "<p><a href=\"?after={}{}\">Next page</a></p>",
+                encode_component(self.short(last)),
+                self.kept_format()
             );
         }
     }
@@ -274,8 +291,12 @@ mod tests {
     #[test]
     fn reads_the_query() {
         let query = Query::read("sort=size&order=desc&after=a%20b&format=json&x=y&z");
-        let expected =
-            Query { sort: Sort::Size, is_descending: true, after: Some("a b".into()), wants_json: true };
+        let expected = Query {
+            sort: Sort::Size,
+            is_descending: true,
+            after: Some("a b".into()),
+            format: Some(Form::Json),
+        };
         assert_eq!(query, expected);
         assert_eq!(Query::read(""), Query::default());
         assert_eq!(Query::read("sort=x&after=%ff"), Query::default());

@@ -53,7 +53,10 @@ async fn find_and_answer(
         Opened::File(file) if !target.wants_directory => (target.name, file),
         Opened::File(_) => return Err(Problem::NotFound),
         Opened::Directory if !target.wants_directory => return Ok(redirect(&target, uri)),
-        // 3. A directory is its index, or a listing.
+        // 3. A directory is its index, or a listing where it has none or the address asks for one.
+        Opened::Directory if face.config.listing && listing::is_asked_for(uri) => {
+            return listing::answer(face, &target.name, uri, headers).await.map_err(Problem::from);
+        }
         Opened::Directory => match index(face, &target.name).await? {
             Some(file) => (INDEX.to_owned(), file),
             None if face.config.listing => {

@@ -78,10 +78,30 @@ async fn a_large_directory_comes_in_pages() {
 }
 
 #[tokio::test]
+async fn beside_an_index_for_who_names_the_format() {
+    let server = Server::start().await;
+    server.file("index.html", "the index");
+    server.file("a", "");
+    for target in ["/", "/?sort=size", "/?format=xml"] {
+        assert_eq!(server.get(target, "Accept: application/json\r\n").await.text(), "the index", "{target}");
+    }
+    assert_eq!(names(&server, "/?format=json").await, ["a", "index.html"]);
+    let reply = server.get("/?format=html", "Accept: application/json\r\n").await;
+    assert_eq!(reply.field("content-type"), "text/html; charset=utf-8");
+    assert!(
+        reply.text().contains("<a href=\"?sort=size&amp;order=asc&amp;format=html\">"),
+        "{}",
+        reply.text()
+    );
+}
+
+#[tokio::test]
 async fn no_listing_when_told_so() {
     let server = Server::with(HttpConfig { listing: false, ..HttpConfig::default() }).await;
     server.file("docs/a", "a");
     assert_eq!(server.get("/docs/", "").await.status, 404);
     assert_eq!(server.get("/?format=json", "").await.status, 404);
+    server.file("index.html", "the index");
+    assert_eq!(server.get("/?format=json", "").await.text(), "the index");
     assert_eq!(server.get("/docs/a", "").await.status, 200);
 }
