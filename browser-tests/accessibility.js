@@ -77,10 +77,15 @@ const painted = (...layers) => {
   }
   return [...painter.getImageData(0, 0, 1, 1).data];
 };
+// What a page that paints no ground of its own lies on, in the scheme that it has said it can do.
+const probe = document.body.appendChild(document.createElement("div"));
+probe.style.backgroundColor = "Canvas";
+const canvasColour = getComputedStyle(probe).backgroundColor;
+probe.remove();
 const ground = (element) => {
   const layers = [];
   for (let at = element; at; at = at.parentElement) layers.unshift(getComputedStyle(at).backgroundColor);
-  return ["Canvas", ...layers];
+  return [canvasColour, ...layers];
 };
 const luminance = ([red, green, blue]) => {
   const linear = [red, green, blue].map((byte) => {

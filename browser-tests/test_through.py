@@ -28,7 +28,7 @@ class Through(unittest.TestCase):
         """Opens what must fail with a page, and returns the page's text."""
         browser.answers()
         browser.open(url)
-        answered, headers = browser.answers()[0]
+        [(answered, headers)] = browser.answers(url)
         self.assertEqual(answered, status, browser.text("body"))
         self.assertTrue(headers["content-type"].startswith("text/html"))
         self.assertIn(str(status), browser.text("h1"))
@@ -51,7 +51,8 @@ class ForwardProxy(Through):
         self.assert_visit(self.browser, self.origin.base)
         # The proxy has no file of its own, and what it passes on carries its mark.
         self.browser.open(self.origin.base + "hello.txt")
-        self.assertIn("via", self.browser.answers()[0][1])
+        [(_, headers)] = self.browser.answers(self.origin.base + "hello.txt")
+        self.assertIn("via", headers)
 
     def test_what_is_not_allowed_is_refused(self):
         self.assert_failure_page(self.browser, self.refused.base + "hello.txt", 403)

@@ -202,13 +202,19 @@ class Browser:
         """What the page or the browser complained about since the last call."""
         return [f"{entry['level']}: {entry['message']}" for entry in self._log("browser")]
 
-    def answers(self) -> list:
-        """(status, headers) of every answer that came over the wire since the last call, in order."""
-        events = (json.loads(entry["message"])["message"] for entry in self._log("performance"))
+    def answers(self, url: str = "") -> list:
+        """(status, headers) of the answers that came over the wire since the last call, in order: all, or those to
+        questions for one address."""
+        events = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
+        asked = {}
+        for event in events:
+            if event["method"] == "Network.requestWillBeSent":
+                asked[event["params"]["requestId"]] = event["params"]["request"]["url"]
         return [
             (event["params"]["statusCode"], {k.lower(): v for k, v in event["params"]["headers"].items()})
             for event in events
             if event["method"] == "Network.responseReceivedExtraInfo"
+            and url in ("", asked.get(event["params"]["requestId"]))
         ]
 
     def _log(self, kind: str) -> list:
