@@ -321,13 +321,16 @@ impl HttpBody for OfLength {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
         let polled = Pin::new(&mut self.body).poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 let came = frame.data_ref().map_or(0, |piece| piece.len() as u64);
                 self.left = self.left.saturating_sub(came);
             }
-            Poll::Ready(None) if self.left > 0 => {
+            Poll::Ready(None) => {
                 return Poll::Ready(Some(Err(BoxError::from("the download broke off"))));
             }
             _ => {}

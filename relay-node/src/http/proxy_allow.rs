@@ -100,6 +100,11 @@ pub fn kind(address: IpAddr) -> Kind {
 }
 
 impl AllowProxy {
+    /// Whether it names no host at all.
+    pub fn is_everything(&self) -> bool {
+        self.hosts == Hosts::Public
+    }
+
     fn has_port(&self, port: u16) -> bool {
         self.port.is_none_or(|only| only == port)
     }

@@ -7,8 +7,10 @@
 )]
 
 mod cache_disk;
+mod cache_kill;
 mod cache_rules;
 mod cache_shared_fetch;
+mod gateway_chain;
 mod http_conditions;
 mod http_limits;
 mod http_listing;
@@ -18,6 +20,7 @@ mod http_transfers;
 mod proxy_forwarding;
 mod proxy_front;
 mod proxy_peers;
+mod proxy_smuggling;
 mod proxy_tunnels;
 mod raw_http;
 mod scripted_upstream;

@@ -20,7 +20,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, Empty};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -383,10 +383,11 @@ struct Pump {
 
 impl Pump {
     /// The growth is handed back once it is whole and an entry.
-    async fn run(&self, growth: Growth, mut body: Body) -> Option<Growth> {
+    async fn run(&self, growth: Growth, body: Body) -> Option<Growth> {
+        let mut batches = Batches { body, has_ended: false };
         let mut growth = Some(growth);
         loop {
-            let batch = match next_batch(&mut body).await {
+            let batch = match batches.next().await {
                 Some(Ok(batch)) => batch,
                 Some(Err(error)) => {
                     tracing::debug!(key = self.fill.key.text(), %error, "a response broke off");
@@ -468,35 +469,46 @@ impl Pump {
     }
 }
 
-/// Waits for bytes and takes along what else is there already.
-async fn next_batch(body: &mut Body) -> Option<Result<Vec<Bytes>, BoxError>> {
-    let mut batch = Vec::new();
-    let mut length = 0;
-    loop {
-        let frame = if batch.is_empty() {
-            body.frame().await
-        } else {
-            match body.frame().now_or_never() {
-                Some(frame) => frame,
-                None => return Some(Ok(batch)),
-            }
-        };
-        match frame {
-            // Trailers are not kept.
-            Some(Ok(frame)) => {
-                if let Ok(piece) = frame.into_data()
-                    && !piece.is_empty()
-                {
+impl Drop for Pump {
+    /// However the task ends, nobody waits for more.
+    fn drop(&mut self) {
+        self.growing.given_up();
+    }
+}
+
+/// A body in batches.
+struct Batches {
+    body: Body,
+    /// A body must not be asked again once it has ended.
+    has_ended: bool,
+}
+
+impl Batches {
+    /// Waits for bytes and takes along what else is there already; `None` at the end.
+    async fn next(&mut self) -> Option<Result<Vec<Bytes>, BoxError>> {
+        let mut batch = Vec::new();
+        let mut length = 0;
+        while length < BATCH && !self.has_ended {
+            let frame = if batch.is_empty() {
+                self.body.frame().await
+            } else {
+                match self.body.frame().now_or_never() {
+                    Some(frame) => frame,
+                    None => break,
+                }
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(piece))) if !piece.is_empty() => {
                     length += piece.len();
                     batch.push(piece);
                 }
+                // Trailers are not kept.
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Some(Err(error)),
+                None => self.has_ended = true,
             }
-            Some(Err(error)) => return Some(Err(error)),
-            None => return if batch.is_empty() { None } else { Some(Ok(batch)) },
         }
-        if length >= BATCH {
-            return Some(Ok(batch));
-        }
+        if batch.is_empty() { None } else { Some(Ok(batch)) }
     }
 }
 

@@ -150,6 +150,17 @@ impl Growing {
         self.progress.send_modify(|progress| progress.end = end);
     }
 
+    /// No more will come, unless the end was told before.
+    pub fn given_up(&self) {
+        self.progress.send_if_modified(|progress| {
+            let left_open = progress.end == End::Open;
+            if left_open {
+                progress.end = End::Broken;
+            }
+            left_open
+        });
+    }
+
     fn try_pass(&self, chunk: &Bytes) -> Result<bool, NobodyLeft> {
         let mut window = self.window();
         let slowest = window.followers.values().min().copied().ok_or(NobodyLeft)?;
