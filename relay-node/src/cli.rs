@@ -170,6 +170,15 @@ pub struct Settings {
     /// How large the cache may become [default: 10GiB]
     #[arg(long, value_name = "SIZE", env = "RELAY_NODE_CACHE_SIZE", help_heading = "Proxy and gateway")]
     pub cache_size: Option<ByteSize>,
+
+    /// How long an upstream may take to begin its answer, and between two pieces of it [default: 1m]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "RELAY_NODE_UPSTREAM_TIMEOUT",
+        help_heading = "Proxy and gateway"
+    )]
+    pub upstream_timeout: Option<Span>,
 }
 
 /// How log lines are written.
@@ -290,6 +299,7 @@ impl Settings {
             gateway: self.gateway.or(file.gateway),
             cache_dir: self.cache_dir.or(file.cache_dir),
             cache_size: self.cache_size.or(file.cache_size),
+            upstream_timeout: self.upstream_timeout.or(file.upstream_timeout),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::cli::{Cli, ListenAddress, LogFormat, Settings, Span};
 use crate::http::proxy::{ProxyConfig, Upstream};
 use crate::http::proxy_allow::AllowProxy;
+use crate::http::proxy_dial::ProxyLimits;
 use crate::relay::allow::NextHopPolicy;
 use crate::root::DocumentRoot;
 use anyhow::{Context, anyhow, bail};
@@ -94,6 +95,16 @@ impl Config {
         // Its text already tells the cause and what to do.
         let root = DocumentRoot::open(&root_path, settings.hidden).map_err(|error| anyhow!("{error}"))?;
         let time = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+        let dial_timeout = time(settings.dial_timeout, Duration::from_secs(10));
+        let idle_timeout = time(settings.idle_timeout, Duration::from_secs(600));
+        let upstream_timeout = time(settings.upstream_timeout, ProxyLimits::default().answer);
+        let limits = ProxyLimits {
+            lookup: dial_timeout,
+            connect: dial_timeout,
+            answer: upstream_timeout,
+            silence: upstream_timeout,
+            tunnel_idle: idle_timeout,
+        };
         let config = Config {
             listen,
             root,
@@ -103,15 +114,15 @@ impl Config {
             max_hops: settings.max_hops.unwrap_or(MAX_HOPS),
             max_connections: settings.max_connections.unwrap_or(8192),
             request_timeout: time(settings.request_timeout, Duration::from_secs(10)),
-            dial_timeout: time(settings.dial_timeout, Duration::from_secs(10)),
+            dial_timeout,
             keep_alive_timeout: time(settings.keep_alive_timeout, Duration::from_secs(60)),
-            idle_timeout: time(settings.idle_timeout, Duration::from_secs(600)),
+            idle_timeout,
             drain: time(settings.drain, Duration::from_secs(30)),
             workers: settings.workers,
             log: LogConfig { format: settings.log_format.unwrap_or_default(), directory: settings.log_dir },
             listing: !settings.no_listing,
             strict_http: settings.strict_http,
-            proxy: proxy(settings.upstream, settings.forward_proxy, settings.allow_proxy)?,
+            proxy: proxy(settings.upstream, settings.forward_proxy, settings.allow_proxy, limits)?,
             gateway: settings.gateway.as_deref().map(read_route).transpose()?,
             cache: cache(settings.cache_dir, settings.cache_size)?,
         };
@@ -141,6 +152,7 @@ impl Config {
             ("dial-timeout", self.dial_timeout),
             ("keep-alive-timeout", self.keep_alive_timeout),
             ("idle-timeout", self.idle_timeout),
+            ("upstream-timeout", self.proxy.as_ref().map_or(self.idle_timeout, |proxy| proxy.limits.answer)),
         ];
         match times.iter().find(|(_, time)| time.is_zero()) {
             Some((name, _)) => bail!("{name} must be longer than nothing"),
@@ -160,6 +172,7 @@ fn proxy(
     upstream: Option<Upstream>,
     forward: bool,
     allow: Vec<AllowProxy>,
+    limits: ProxyLimits,
 ) -> anyhow::Result<Option<ProxyConfig>> {
     match (forward, allow.is_empty()) {
         (true, true) => {
@@ -171,7 +184,7 @@ fn proxy(
     if upstream.is_none() && !forward {
         return Ok(None);
     }
-    Ok(Some(ProxyConfig { upstream, forward, allow, ..ProxyConfig::default() }))
+    Ok(Some(ProxyConfig { upstream, forward, allow, limits }))
 }
 
 fn cache(directory: Option<PathBuf>, size: Option<ByteSize>) -> anyhow::Result<Option<CacheConfig>> {

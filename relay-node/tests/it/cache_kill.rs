@@ -77,6 +77,6 @@ fn a_kill_in_the_middle_of_a_fetch_leaves_nothing_torn() {
     command.args(["--listen", "127.0.0.1:0", "--upstream", "http://127.0.0.1:9", "--root"]).arg(root.path());
     let third = command.arg("--cache-dir").arg(cache.path()).output().unwrap();
     let told = String::from_utf8_lossy(&third.stderr).into_owned();
-    assert_eq!(third.status.code(), Some(2), "{told}");
+    assert!(!third.status.success(), "{told}");
     assert!(told.contains("in use by another process"), "{told}");
 }

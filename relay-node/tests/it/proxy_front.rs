@@ -66,9 +66,11 @@ impl Setup {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
         let clock = Arc::new(AtomicU64::new(now));
+        let guard = runtime.enter();
         let cache = dir.zip(self.cache_size).map(|(dir, size)| {
             Cache::open(dir, size, Clock::Set(Arc::clone(&clock))).expect("the cache opens")
         });
+        drop(guard);
         let config = ProxyConfig {
             upstream: self.upstream.map(|upstream| format!("http://{upstream}").parse().unwrap()),
             forward: self.forward,
@@ -82,10 +84,11 @@ impl Setup {
         let pseudonym = proxy.pseudonym().to_owned();
         let served = Arc::new(DocumentRoot::open(root.path(), false).unwrap());
         let silence = self.limits.silence;
-        let gateway =
-            self.gateway.map(|route| Gateway::new(route, silence, cache.clone(), pseudonym.clone()));
-        let face = HttpFace::new(served, HttpConfig::default(), Arc::new(AccessLog::off()));
-        let face = face.with_roles(Some(proxy), gateway);
+        let mut face =
+            HttpFace::new(served, HttpConfig::default(), Arc::new(AccessLog::off())).with_proxy(proxy);
+        if let Some(route) = self.gateway {
+            face = face.with_gateway(Gateway::new(route, silence, cache.clone(), pseudonym.clone()));
+        }
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         runtime.spawn(listen(listener, Arc::new(face)));
