@@ -288,3 +288,40 @@ fn entry_of(entry: ListEntry) -> Option<Entry> {
         executable: entry.executable,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{facts, refusal};
+    use crate::root::{FileIdentity, FileMeta, RootError};
+    use relay_proto::code::Status;
+    use relay_proto::file::RequestedName;
+    use relay_proto::limits::MAX_SIZE;
+    use std::io;
+
+    #[test]
+    fn a_peer_learns_nothing_of_the_reason() {
+        let name = RequestedName::try_from("the-name").unwrap();
+        let check = |error: RootError, expected| {
+            let head = refusal(&error, &name);
+            assert_eq!(head.status, expected);
+            assert!(!head.message.is_empty());
+            assert!(!head.message.contains("secret") && !head.message.contains("the-name"), "{head:?}");
+        };
+        check(RootError::NotFound { reason: "secret".into() }, Status::NOT_FOUND);
+        check(RootError::TooManyFiles, Status::UNAVAILABLE);
+        check(RootError::Io(io::Error::other("secret")), Status::INTERNAL);
+    }
+
+    #[test]
+    fn a_file_too_large_for_the_protocol_is_a_failure() {
+        let meta = |size| FileMeta {
+            size,
+            modified: (1, 2),
+            identity: FileIdentity { device: 1, inode: 1, size, mtime: (1, 2), ctime: (1, 2) },
+            links: 1,
+            executable: false,
+        };
+        assert_eq!(facts(&meta(MAX_SIZE)).unwrap().size.bytes(), MAX_SIZE);
+        assert_eq!(facts(&meta(MAX_SIZE + 1)).unwrap_err().status, Status::INTERNAL);
+    }
+}

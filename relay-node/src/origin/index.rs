@@ -11,7 +11,7 @@ use relay_proto::chunk::chunk_count;
 use relay_proto::digest::ChunkHash;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Room for hashes unless told otherwise, in bytes: those of about 2 TiB.
 pub const DEFAULT_INDEX_BYTES: u64 = 64 << 20;
@@ -22,6 +22,12 @@ pub const DEFAULT_INDEX_BYTES: u64 = 64 << 20;
 /// under an identity that it does not fit. The coarsest clock in use, FAT's, ticks every 2 seconds.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
+/// How long a hash is kept at most.
+///
+/// What is written through a memory mapping may change a file without changing its times for a while (mmap(2)). Such a file
+/// would fail verification for ever; reading everything anew once in a while costs little and ends that.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+
 /// Hashes are kept by so many chunks of a file, so that a file of any size takes room only for what was read of it.
 const SEGMENT_CHUNKS: u64 = 256;
 /// What a segment takes beside its hashes, in bytes, about.
@@ -31,6 +37,7 @@ const SEGMENT_OVERHEAD: u64 = 192;
 pub struct HashIndex {
     segments: Cache<SegmentKey, Arc<Segment>, BySize>,
     settle_time: Duration,
+    max_age: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +49,7 @@ struct SegmentKey {
 struct Segment {
     hashes: Mutex<Box<[Option<ChunkHash>]>>,
     bytes: u64,
+    since: Instant,
 }
 
 #[derive(Clone)]
@@ -65,13 +73,14 @@ impl HashIndex {
     pub fn with_settle_time(max_bytes: u64, settle_time: Duration) -> HashIndex {
         let full_segment = SEGMENT_OVERHEAD + SEGMENT_CHUNKS * size_of::<Option<ChunkHash>>() as u64;
         let expected = usize::try_from(max_bytes / full_segment).unwrap_or(usize::MAX);
-        HashIndex { segments: Cache::with_weighter(expected, max_bytes, BySize), settle_time }
+        let segments = Cache::with_weighter(expected, max_bytes, BySize);
+        HashIndex { segments, settle_time, max_age: MAX_AGE }
     }
 
     /// The hash of a chunk of this state of the file, if it is kept.
     #[must_use]
     pub fn get(&self, file: &FileIdentity, chunk: u64) -> Option<ChunkHash> {
-        let segment = self.segments.get(&SegmentKey { file: *file, number: chunk / SEGMENT_CHUNKS })?;
+        let segment = self.segment(&SegmentKey { file: *file, number: chunk / SEGMENT_CHUNKS })?;
         let hashes = segment.hashes.lock().unwrap_or_else(PoisonError::into_inner);
         hashes.get(place_of(chunk)).copied().flatten()
     }
@@ -82,7 +91,7 @@ impl HashIndex {
         let number = chunk / SEGMENT_CHUNKS;
         let count = chunk_count(file.size).saturating_sub(number * SEGMENT_CHUNKS).min(SEGMENT_CHUNKS);
         let key = SegmentKey { file: *file, number };
-        let segment = match self.segments.get(&key) {
+        let segment = match self.segment(&key) {
             Some(segment) => segment,
             None => {
                 let segment = Arc::new(Segment::of(count));
@@ -104,13 +113,18 @@ impl HashIndex {
         // A time far in the future was set by hand; the next change does not leave it.
         [file.mtime, file.ctime].iter().all(|time| distance(*time, now) >= self.settle_time)
     }
+
+    /// A segment that is not too old.
+    fn segment(&self, key: &SegmentKey) -> Option<Arc<Segment>> {
+        self.segments.get(key).filter(|segment| segment.since.elapsed() < self.max_age)
+    }
 }
 
 impl Segment {
     fn of(count: u64) -> Segment {
         let count = usize::try_from(count).unwrap_or(0);
         let bytes = SEGMENT_OVERHEAD + (count * size_of::<Option<ChunkHash>>()) as u64;
-        Segment { hashes: Mutex::new(vec![None; count].into_boxed_slice()), bytes }
+        Segment { hashes: Mutex::new(vec![None; count].into_boxed_slice()), bytes, since: Instant::now() }
     }
 }
 
@@ -175,6 +189,18 @@ mod tests {
             index.put(&file, chunk, hash(1));
             assert_eq!(index.get(&file, chunk), None);
         }
+    }
+
+    #[test]
+    fn forgets_what_is_old() {
+        let mut index = HashIndex::new(DEFAULT_INDEX_BYTES);
+        let file = identity(1, 2 << 20);
+        index.put(&file, 0, hash(1));
+        index.max_age = Duration::ZERO;
+        assert_eq!(index.get(&file, 0), None);
+        index.put(&file, 1, hash(2));
+        index.max_age = MAX_AGE;
+        assert_eq!((index.get(&file, 0), index.get(&file, 1)), (None, Some(hash(2))));
     }
 
     #[test]

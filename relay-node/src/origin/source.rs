@@ -67,7 +67,8 @@ impl Source {
     /// Whether the file still has the content that was promised.
     ///
     /// An unlink moves the change time, too, and takes a link away; the content stays. Any other new change time is a
-    /// change, because a writer can set the modification time back.
+    /// change, because a writer can set the modification time back. (A writer who does that and unlinks the file between
+    /// two looks is not seen; where the hash came from the index, the client sees it.)
     pub(super) fn state(&self) -> ChunkState {
         let now = match self.served.meta_now() {
             Ok(now) => now,
