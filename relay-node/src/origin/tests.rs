@@ -49,7 +49,12 @@ impl Fixture {
 
     /// Writes a file and returns its content, of which no two chunks are alike.
     fn file(&self, name: &str, size: usize) -> Vec<u8> {
-        let content: Vec<u8> = (0..size).map(|at| (at % 251 + at / MIB * 7) as u8).collect();
+        let chunk = |number: usize| -> Vec<u8> {
+            let line: Vec<u8> = (0..256).map(|at| (at + number * 7) as u8).collect();
+            line.repeat(MIB / 256)
+        };
+        let mut content: Vec<u8> = (0..size.div_ceil(MIB)).map(chunk).collect::<Vec<_>>().concat();
+        content.truncate(size);
         fs::write(self.path(name), &content).unwrap();
         content
     }
