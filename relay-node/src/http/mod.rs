@@ -14,6 +14,8 @@ pub mod connect;
 mod connection;
 pub(crate) mod date;
 mod error_page;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod gateway;
 mod head;
 mod listing;

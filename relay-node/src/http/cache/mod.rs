@@ -40,6 +40,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use store::Store;
 
+/// Reads an entry's record to its end.
+#[cfg(fuzzing)]
+pub(super) fn read_record(text: &[u8]) -> std::io::Result<()> {
+    entry::Record::parse(text)?.read().map(drop)
+}
+
 /// Whatever ends a body early.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

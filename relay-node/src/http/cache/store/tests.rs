@@ -134,6 +134,11 @@ fn nothing_torn_is_ever_found() {
         }),
         ("an empty record", |record, _| fs::write(record, "").unwrap()),
         ("a record of numbers", |record, _| fs::write(record, "[1,2,3]").unwrap()),
+        ("a record of more fields than a map can hold", |record, _| {
+            let text = fs::read_to_string(record).unwrap();
+            let fields = format!("\"fields\":[{}", r#"["a",""],"#.repeat(40_000));
+            fs::write(record, text.replacen("\"fields\":[", &fields, 1)).unwrap();
+        }),
         ("a body cut short", |_, body| {
             let length = fs::metadata(body).unwrap().len();
             File::options().write(true).open(body).unwrap().set_len(length - 1).unwrap();

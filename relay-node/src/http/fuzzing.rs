@@ -1,0 +1,62 @@
+//! Doors for the fuzz targets to readers that nobody else outside may call. Only a fuzzing build has them. Each panics when a promise
+//! of its reader is broken.
+
+use super::cache;
+use super::conditional::{self, Validators};
+use super::range::{self, Wanted};
+use super::target;
+use http::header::{
+    HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, RANGE,
+};
+
+/// A `Range` field for a file of `size` bytes.
+pub fn range(field: &[u8], size: u64) {
+    let Some(headers) = headers(&[(RANGE, field)]) else { return };
+    if let Wanted::Parts(parts) = range::wanted(&headers, size) {
+        assert!(!parts.is_empty() && parts.len() <= range::MAX_RANGES);
+        assert!(parts.iter().all(|part| part.start < part.end && part.end <= size), "{parts:?} of {size}");
+        let overlap = |a: &std::ops::Range<u64>, b: &std::ops::Range<u64>| a.start < b.end && b.start < a.end;
+        let pairs = parts.iter().enumerate().flat_map(|(n, a)| parts.iter().skip(n + 1).map(move |b| (a, b)));
+        assert!(pairs.clone().all(|(a, b)| !overlap(a, b)), "{parts:?}");
+    }
+}
+
+/// The path of a request: a name that was read encodes to a path that reads as the same name.
+pub fn target(path: &str) {
+    let Ok(read) = target::parse(path) else { return };
+    assert!(!read.name.contains(['\\', '\0']));
+    let again = format!("/{}", target::encode_path(&read.name));
+    let again = target::parse(&again).map(|target| target.name);
+    // A slash at the end says that a directory is meant; it is no part of the name.
+    assert_eq!(
+        again.as_deref().ok().map(|n| n.trim_end_matches('/')),
+        Some(read.name.trim_end_matches('/')),
+        "{path:?}"
+    );
+}
+
+/// Conditional fields, each chosen by its first byte, separated by line ends.
+pub fn conditions(fields: &[u8]) {
+    let names = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE];
+    let lines = fields.split(|byte| *byte == b'\n').filter_map(<[u8]>::split_first);
+    let fields: Vec<(HeaderName, &[u8])> =
+        lines.filter_map(|(name, value)| Some((names.get(usize::from(*name % 8))?.clone(), value))).collect();
+    let Some(headers) = headers(&fields) else { return };
+    let file = Validators { entity_tag: "0123456789abcdef", last_modified: None };
+    for is_strict in [false, true] {
+        let _ = conditional::evaluate(&headers, file, is_strict);
+    }
+    let _ = conditional::allows_range(&headers, file);
+}
+
+/// The record of a cache entry, as it stands on the disk.
+pub fn cache_record(text: &[u8]) {
+    let _ = cache::read_record(text);
+}
+
+fn headers(fields: &[(HeaderName, &[u8])]) -> Option<HeaderMap> {
+    let fields =
+        fields.iter().map(|(name, value)| Some((name.clone(), HeaderValue::from_bytes(value).ok()?)));
+    fields.collect()
+}
