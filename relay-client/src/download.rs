@@ -111,6 +111,24 @@ impl<'a> Download<'a> {
         self.stood
     }
 
+    /// Whether the chunks go into a stream, whose reader may be slow.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        !matches!(self.plan.target, Target::File(_))
+    }
+
+    /// Says what a later run finds.
+    pub fn tell_kept(&self) {
+        let (Some(version), Some(part)) = (&self.version, self.part()) else { return };
+        let size = version.size.bytes();
+        let kept = self.placed.bytes(size);
+        if kept > 0 {
+            let path = show::path(part.path());
+            let (kept, size) = (show::bytes(kept), show::bytes(size));
+            self.reporter.note(format!("{path} keeps {kept} of {size}; the same command goes on from there"));
+        }
+    }
+
     /// One chain, from dialling to the last missing chunk.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What ends a run before it is done: Ctrl-C, SIGTERM and the deadline. The first signal asks for an orderly end, the
+//! What ends a run before it is done: Ctrl-C, SIGTERM, a lost terminal and the deadline. The first signal asks for an orderly end, the
 //! second one ends at once.
 
 use crate::exit::Exit;
@@ -71,9 +71,11 @@ fn survive_size_limits() {
 async fn signal() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
         result = tokio::signal::ctrl_c() => result,
         _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
     }
 }
 

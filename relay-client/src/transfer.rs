@@ -42,9 +42,8 @@ pub async fn fetch(plan: &Plan, reporter: &Reporter, until: &Until) -> Result<()
     loop {
         let before = download.fetched();
         let ended = until.bound(download.attempt()).await;
-        // What came before a failure is verified, written and kept too.
-        let settled = download.settle().await;
-        let failure = match settled.and(ended) {
+        let ended = settled(&mut download, ended).await;
+        let failure = match ended {
             Ok(End::Same) => return Ok(()),
             Ok(End::Whole) => return download.finish().await,
             Err(failure) => failure,
@@ -52,6 +51,7 @@ pub async fn fetch(plan: &Plan, reporter: &Reporter, until: &Until) -> Result<()
         let attempt = Attempt { stood: download.has_stood(), advanced: download.fetched() > before };
         download.keep().await;
         let Some(again) = retries.after(&failure, attempt) else {
+            download.tell_kept();
             return Err(explain(failure, plan, until).await);
         };
         reporter.event(&Event::Retry {
@@ -65,8 +65,21 @@ pub async fn fetch(plan: &Plan, reporter: &Reporter, until: &Until) -> Result<()
             sleep(again.pause).await;
             Ok(())
         };
-        until.bound(paused).await.map_err(|end| end.after(failure))?;
+        if let Err(end) = until.bound(paused).await {
+            download.tell_kept();
+            return Err(end.after(failure));
+        }
     }
+}
+
+/// What came before a failure is verified and written too. Only somebody who stops a run does not want to wait for a
+/// reader of its output.
+async fn settled(download: &mut Download<'_>, ended: Result<End, Failure>) -> Result<End, Failure> {
+    let stopped = matches!(ended, Err(Failure::Interrupted | Failure::Deadline { .. }));
+    if stopped && download.is_stream() {
+        return ended;
+    }
+    download.settle().await.and(ended)
 }
 
 /// Adds to a broken chain's failure where the route stops now.

@@ -26,16 +26,36 @@ fn stalling() -> Origin {
 
 #[test]
 fn an_interrupted_client_keeps_what_it_has() {
-    for signal in [Signal::INT, Signal::TERM] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let origin = stalling();
         let place = Place::new();
         let via = format!("127.0.0.1:{}", origin.port);
         let child = place.command(&["--get", "f", "--via", &via, "--timeout", "1h"]).spawn().unwrap();
         wait_for_file(&place.path("f.part"), CHUNK_LEN);
         kill_process(Pid::from_child(&child), signal).unwrap();
-        end(child).check(130, "interrupted");
+        end(child).check(130, "interrupted").check(130, "f.part keeps 1.00 MiB of 3.00 MiB");
         assert!(!place.path("f").exists() && place.path("f.part").exists());
     }
+}
+
+#[test]
+fn an_interrupted_client_does_not_wait_for_a_reader() {
+    let origin = Origin::good(&Sample::new(40 * CHUNK_LEN, 8, "v1"));
+    let place = Place::new();
+    let via = format!("127.0.0.1:{}", origin.port);
+    let mut child = place.command(&["--get", "f", "--via", &via, "-o", "-"]).spawn().unwrap();
+    // The pipe is read only once it is full and the client has been told to stop.
+    let mut stdout = child.stdout.take().unwrap();
+    let mut first = [0; 1];
+    std::io::Read::read_exact(&mut stdout, &mut first).unwrap();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    child.stdout = Some(stdout);
+    let give_up = std::time::Instant::now() + crate::client::PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        assert!(std::time::Instant::now() < give_up, "the client waits for its reader");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    end(child).check(130, "interrupted");
 }
 
 #[test]
