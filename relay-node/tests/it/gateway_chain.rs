@@ -141,8 +141,8 @@ fn what_is_damaged_or_cut_on_the_way_is_neither_whole_nor_stored() {
         let answer = get(front.address, "/file.bin", &[]);
         assert_eq!(answer.status, 200);
         assert!(!answer.whole && chain.body.starts_with(&answer.body));
-        // The one good chunk was passed on before.
-        assert_eq!(answer.body.len(), 1 << 20);
+        // At most the one good chunk: the reset may have overtaken its end.
+        assert!(answer.body.len() <= 1 << 20);
         assert!(front.cache().is_empty());
     }
 }
