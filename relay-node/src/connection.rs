@@ -7,7 +7,7 @@ use crate::http::cache::{Cache, Clock};
 use crate::http::gateway::Gateway;
 use crate::http::proxy::Proxy;
 use crate::http::{self, HttpConfig, HttpFace};
-use crate::origin::{self, HashIndex, Origin, OriginLimits, OriginRecord};
+use crate::origin::{self, HashIndex, Origin, OriginLimits};
 use crate::record::{Fault, Outcome, Record, Role};
 use crate::relay::allow::NextHopPolicy;
 use crate::relay::{self, RelayLimits};
@@ -133,12 +133,14 @@ async fn serve_relay_face(mut stream: TcpStream, peer: SocketAddr, node: &Node) 
 }
 
 async fn serve_files(stream: &mut TcpStream, node: &Node, record: &mut Record) {
-    let mut served = OriginRecord::default();
-    let result = origin::serve(stream, &node.origin, node.origin_limits, &mut served).await;
-    record.target = served.name.unwrap_or_default();
-    record.down = served.sent;
-    match (&result, served.status) {
+    let served = &mut record.served;
+    let result = origin::serve(stream, &node.origin, node.origin_limits, &node.stop, served).await;
+    match (&result, record.served.status) {
         (Err(error), _) => record.end(Outcome::Broken(error.to_string()), Fault::Client),
+        (Ok(()), _) if record.served.broken_bodies > 0 => {
+            let what = "a file changed or could not be read while it was sent";
+            record.end(Outcome::Broken(what.to_owned()), Fault::Node);
+        }
         (Ok(()), Some(status)) => record.end(Outcome::Answered(status), Fault::of_status(status)),
         (Ok(()), None) => record.end(Outcome::Done, Fault::None),
     }

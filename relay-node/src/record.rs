@@ -1,5 +1,7 @@
 //! What one connection of the relay face did, as one line of the access log.
 
+use crate::origin::OriginRecord;
+use crate::relay::pump::Passed;
 use relay_proto::code::{FailureCode, Status};
 use relay_proto::hop::ConnectionId;
 use relay_proto::text::clean;
@@ -116,12 +118,12 @@ pub struct Record {
     pub peer: SocketAddr,
     /// What this node was to it.
     pub role: Role,
-    /// The next hop, or the last file asked for.
+    /// The next hop, as a relay.
     pub target: String,
-    /// Bytes towards the origin, without the frames of the hop layer.
-    pub up: u64,
-    /// Bytes towards the client, likewise.
-    pub down: u64,
+    /// What passed through, as a relay.
+    pub passed: Passed,
+    /// What was served, as the origin.
+    pub served: OriginRecord,
     /// How it ended.
     pub outcome: Outcome,
     /// Whose fault that was.
@@ -140,8 +142,8 @@ impl Record {
             peer,
             role: Role::Unknown,
             target: String::new(),
-            up: 0,
-            down: 0,
+            passed: Passed::default(),
+            served: OriginRecord::default(),
             outcome: Outcome::Stopped,
             fault: Fault::None,
             note: String::new(),
@@ -160,7 +162,7 @@ impl Drop for Record {
     /// Writes the line, whatever path the connection's end took.
     fn drop(&mut self) {
         let id = self.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
-        let target = clean(&self.target, MAX_LOGGED);
+        let target = clean(self.served.name.as_deref().unwrap_or(&self.target), MAX_LOGGED);
         let note = clean(&self.note, MAX_LOGGED);
         let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
@@ -169,8 +171,8 @@ impl Drop for Record {
             peer = %self.peer,
             role = %self.role,
             target,
-            up = self.up,
-            down = self.down,
+            up = self.passed.up(),
+            down = self.passed.down() + self.served.sent,
             ms,
             outcome = %self.outcome,
             fault = %self.fault,

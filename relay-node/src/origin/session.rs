@@ -4,23 +4,23 @@ use super::answer::{Answer, Request, Rest};
 use super::body;
 use super::outlet::Outlet;
 use super::{Origin, OriginError, OriginLimits, OriginRecord};
+use crate::closing::close_gently;
+use crate::stop::Stop;
 use relay_chain::frames::{ReadError, encode, read_frame};
 use relay_proto::code::Status;
 use relay_proto::file::Head;
 use relay_proto::text::clean;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// The longest name that is logged, in bytes.
 const LOGGED_NAME: usize = 256;
-/// After an answer that ends the connection so many bytes are read away, so that it is not lost to a reset.
-const READ_AWAY: u64 = 64 * 1024;
-/// And for so long at most.
-const READ_AWAY_TIME: Duration = Duration::from_secs(1);
+/// How long a client that is refused may take to take that answer.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Answers the requests that come over `stream` until the client closes it. `stream` must stand behind the `hello`, with
+/// Answers the requests that come over `stream` until the client closes it, or until `stop` is said and no request waits. `stream` must stand behind the `hello`, with
 /// nothing of it read ahead.
 ///
 /// Files go out by `sendfile` when `stream` is a [`tokio::net::TcpStream`] itself; every other stream gets copies.
@@ -31,11 +31,17 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     stream: &mut S,
     origin: &Origin,
     limits: OriginLimits,
+    stop: &Stop,
     record: &mut OriginRecord,
 ) -> Result<(), OriginError> {
     let mut outlet = Outlet::new(stream, limits.progress, record);
     loop {
-        let request = match timeout(limits.request, read_frame(outlet.stream())).await {
+        let read = tokio::select! {
+            biased;
+            read = timeout(limits.request, read_frame(outlet.stream())) => read,
+            () = stop.stopped() => return Ok(()),
+        };
+        let request = match read {
             Ok(Ok(frame)) => Request::of(&frame),
             Ok(Err(ReadError::Closed)) => return Ok(()),
             Ok(Err(ReadError::Io(error))) => return Err(OriginError::Stream(error)),
@@ -58,15 +64,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 /// Says why, and ends the connection so that the word arrives. A client that is gone already misses nothing.
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin + 'static>(outlet: &mut Outlet<'_, S>, head: &Head) {
     outlet.record.status = Some(head.status);
-    let farewell = async {
-        if let Ok(bytes) = encode(head) {
-            outlet.write_all(&bytes).await.ok();
-        }
-        let stream = outlet.stream();
-        stream.shutdown().await.ok();
-        tokio::io::copy(&mut stream.take(READ_AWAY), &mut tokio::io::sink()).await.ok();
-    };
-    timeout(READ_AWAY_TIME, farewell).await.ok();
+    let Ok(bytes) = encode(head) else { return };
+    if let Ok(Ok(())) = timeout(FAREWELL, outlet.write_all(&bytes)).await {
+        close_gently(outlet.stream()).await;
+    }
 }
 
 async fn answer<S: AsyncWrite + Unpin + 'static>(

@@ -95,8 +95,9 @@ impl Fixture {
     {
         let origin = self.origin.clone();
         let served = tokio::spawn(async move {
+            let (_source, stop) = crate::stop::channel();
             let mut record = OriginRecord::default();
-            let result = serve(&mut far, &origin, limits, &mut record).await;
+            let result = serve(&mut far, &origin, limits, &stop, &mut record).await;
             (result, record)
         });
         Client { answers: Answers::new(near, PATIENCE), served }
@@ -771,4 +772,16 @@ async fn unnameable_names_are_counted_once() {
     }
     assert_eq!((unnameable, entries), (8, 4 * 401));
     assert!(pages > 2, "{pages}");
+}
+
+#[tokio::test]
+async fn an_idle_client_does_not_hold_up_the_nodes_end() {
+    let fixture = Fixture::new();
+    let (source, stop) = crate::stop::channel();
+    let (near, mut far) = tokio::io::duplex(1024);
+    source.stop();
+    let mut record = OriginRecord::default();
+    serve(&mut far, &fixture.origin, LIMITS, &stop, &mut record).await.unwrap();
+    assert_eq!(record.requests, 0);
+    drop(near);
 }

@@ -1,12 +1,12 @@
 //! One relayed connection: hello, dial, hand on the `open`, wait for the next `hello`, and then be blind.
 
 pub mod allow;
-mod pump;
+pub mod pump;
 
 use crate::closing::close_gently;
 use crate::record::{Fault, Outcome, Record};
 use allow::NextHopPolicy;
-use pump::{Passed, PumpEnd, pump};
+use pump::{PumpEnd, pump};
 use relay_chain::dial::{DialError, Dialled, dial};
 use relay_chain::frames::{Frame, ReadError, read_frame, write_message};
 use relay_proto::address::Hop;
@@ -145,11 +145,7 @@ fn no_answer(hop: &Hop, error: &ReadError) -> Failed {
 }
 
 async fn be_blind(previous: &TcpStream, next: &TcpStream, idle: Duration, record: &mut Record) {
-    let passed = Passed::default();
-    let end = pump(previous, next, idle, &passed).await;
-    record.up = passed.up();
-    record.down = passed.down();
-    match end {
+    match pump(previous, next, idle, &record.passed).await {
         PumpEnd::Done => return record.end(Outcome::Done, Fault::None),
         PumpEnd::Idle => record.end(Outcome::Idle, Fault::None),
         PumpEnd::PreviousFailed(error) => record.end(Outcome::Broken(error.to_string()), Fault::Client),
