@@ -6,8 +6,8 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -36,6 +36,9 @@ pub enum Part {
 pub struct RelayArgs {
     /// Where the connections go
     next: SocketAddr,
+    /// The address to listen on, on a free port
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    listen: IpAddr,
     /// Bytes of the pipe between the two sockets
     #[arg(long, default_value_t = 1 << 20)]
     pipe: usize,
@@ -49,6 +52,9 @@ pub struct RelayArgs {
 pub struct OriginArgs {
     /// The file to send
     file: PathBuf,
+    /// The address to listen on, on a free port
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    listen: IpAddr,
 }
 
 /// A hashing sink.
@@ -70,14 +76,14 @@ pub struct SinkArgs {
 pub fn run(part: &Part) -> Result<()> {
     match part {
         Part::Relay(args) => relay(args),
-        Part::Origin(args) => origin(&args.file),
+        Part::Origin(args) => origin(args),
         Part::Sink(args) => sink(args),
     }
 }
 
 fn relay(args: &RelayArgs) -> Result<()> {
     let (next, pipe_size, copy) = (args.next, args.pipe, args.copy);
-    for_each_connection(move |caller| {
+    for_each_connection(args.listen, move |caller| {
         let onward = TcpStream::connect(next).with_context(|| format!("cannot connect to {next}"))?;
         onward.set_nodelay(true)?;
         let (caller_back, onward_back) = (caller.try_clone()?, onward.try_clone()?);
@@ -118,9 +124,9 @@ fn pass_by_copy(mut from: &TcpStream, mut to: &TcpStream, size: usize) -> Result
     }
 }
 
-fn origin(path: &Path) -> Result<()> {
-    let path = path.to_owned();
-    for_each_connection(move |mut caller| {
+fn origin(args: &OriginArgs) -> Result<()> {
+    let path = args.file.clone();
+    for_each_connection(args.listen, move |mut caller| {
         // One byte asks for the file, so that the chain stands before the file starts to flow.
         caller.read_exact(&mut [0])?;
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -179,12 +185,12 @@ fn receive(from: &mut TcpStream, chunk: &mut [u8], read: usize) -> Result<()> {
     Ok(())
 }
 
-/// Listens on a free port of loopback, says which, and gives every connection a thread.
-fn for_each_connection<F>(serve: F) -> Result<()>
+/// Listens on a free port, says which, and gives every connection a thread.
+fn for_each_connection<F>(address: IpAddr, serve: F) -> Result<()>
 where
     F: Fn(TcpStream) -> Result<()> + Clone + Send + 'static,
 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on loopback")?;
+    let listener = TcpListener::bind((address, 0)).with_context(|| format!("cannot listen on {address}"))?;
     println!("listening on {}", listener.local_addr()?);
     for caller in listener.incoming() {
         let caller = caller?;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -61,7 +61,7 @@ impl Daemon {
         prepare(&mut command, log)?;
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let until = Instant::now() + START_LIMIT;
-        while !listens(address.port())? {
+        while !listens(child.id(), address.port()) {
             still_starting(name, &mut child, until, &fs::read_to_string(log).unwrap_or_default())?;
         }
         Ok(Daemon { child, address, name: name.to_owned() })
@@ -150,12 +150,6 @@ pub fn settle(daemons: &[&Daemon]) -> Result<()> {
     Ok(())
 }
 
-/// A port of loopback that nobody listened on a moment ago.
-pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
-    Ok(listener.local_addr()?)
-}
-
 /// CPU time that the whole machine spent working since it started.
 pub fn machine_busy() -> Result<Duration> {
     let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
@@ -195,16 +189,17 @@ fn announced(said: &str) -> Option<SocketAddr> {
     address.trim_end_matches(['.', ';']).parse().ok()
 }
 
-fn listens(port: u16) -> Result<bool> {
+/// Whether somebody listens on the port in the process's network namespace.
+fn listens(pid: u32, port: u16) -> bool {
     let tables =
-        [fs::read_to_string("/proc/net/tcp")?, fs::read_to_string("/proc/net/tcp6").unwrap_or_default()];
+        ["tcp", "tcp6"].map(|t| fs::read_to_string(format!("/proc/{pid}/net/{t}")).unwrap_or_default());
     let wanted = format!(":{port:04X}");
-    Ok(tables.iter().flat_map(|t| t.lines()).any(|line| {
+    tables.iter().flat_map(|t| t.lines()).any(|line| {
         let mut fields = line.split_whitespace().skip(1);
         let local = fields.next().unwrap_or_default();
         // State 0A is LISTEN.
         local.ends_with(&wanted) && fields.nth(1) == Some("0A")
-    }))
+    })
 }
 
 struct Stat {

@@ -9,11 +9,12 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use crate::daemon::{Daemon, free_address, settle};
+use crate::daemon::{Daemon, settle};
 use crate::machine::Machine;
 use crate::peers::{http_block, installed, nginx, relay_node};
 use crate::report::{Output, spread, table};
 use crate::sample;
+use crate::site::Site;
 use crate::stats::Spread;
 
 /// What to measure.
@@ -100,14 +101,15 @@ impl Series {
 }
 
 fn logging_nginx(files: &Path, home: &Path) -> Result<Daemon> {
-    let address = free_address()?;
+    let site = Site::loopback();
+    let address = site.free_address()?;
     let server = format!(
         "access_log {}/nginx-access.log;\n  server {{\n    listen {address} backlog=4096;\n    root {};\n  }}",
         home.display(),
         files.display()
     );
     let block = http_block(&server).replace("access_log off;", "");
-    nginx("", &block, address, &home.join("nginx"))
+    nginx(&site, "", &block, address, &home.join("nginx"))
 }
 
 /// Requests a second of the small file, and the server's CPU seconds for 100,000 of them.

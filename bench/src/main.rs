@@ -15,13 +15,16 @@ mod direct;
 mod fetch;
 mod grid;
 mod http;
+mod lab;
 mod latency;
+mod link;
 mod machine;
 mod memory;
 mod peers;
 mod platform;
 mod report;
 mod sample;
+mod site;
 mod stats;
 
 #[derive(Parser, Debug)]
@@ -48,6 +51,8 @@ enum Command {
     Idle(memory::Idle),
     /// The HTTP face beside nginx
     Http(http::Options),
+    /// Chains over links with delay, rate, loss and cuts, between network namespaces (needs root)
+    Lab(lab::Options),
 }
 
 fn main() -> Result<()> {
@@ -59,5 +64,6 @@ fn main() -> Result<()> {
         Command::SlowReaders(options) => memory::slow_readers(&options),
         Command::Idle(options) => memory::idle(&options),
         Command::Http(options) => http::run(&options),
+        Command::Lab(options) => lab::run(&options),
     }
 }

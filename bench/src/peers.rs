@@ -14,8 +14,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::daemon::{Daemon, free_address};
+use crate::daemon::Daemon;
 use crate::machine;
+use crate::site::Site;
 
 /// What the chain is made of.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, ValueEnum)]
@@ -35,6 +36,8 @@ pub enum Variant {
     NginxStream,
     /// socat, nginx behind it, curl before it
     Socat,
+    /// socat, nginx behind it, aria2 before it with 16 connections
+    Aria2,
     /// `ssh -J … cat`
     Ssh,
 }
@@ -50,6 +53,7 @@ impl Variant {
             Variant::HaproxyB3sum => "HAProxy, curl, b3sum",
             Variant::NginxStream => "nginx stream, curl",
             Variant::Socat => "socat, curl",
+            Variant::Aria2 => "socat, aria2 ×16",
             Variant::Ssh => "ssh -J cat",
         }
     }
@@ -67,6 +71,7 @@ impl Variant {
             Variant::HaproxyB3sum => &["haproxy", "nginx", "curl", "b3sum"],
             Variant::NginxStream => &["nginx", "curl"],
             Variant::Socat => &["socat", "nginx", "curl"],
+            Variant::Aria2 => &["socat", "nginx", "aria2c"],
             Variant::Ssh => &["ssh", "sshd", "ssh-keygen"],
         }
     }
@@ -127,42 +132,59 @@ pub struct Chain {
     pub relays: Vec<Daemon>,
     /// What has the files.
     pub origin: Daemon,
+    /// Where the client runs.
+    client: Site,
+    /// What this project's client is given besides.
+    pub client_options: Vec<String>,
     work: PathBuf,
 }
 
 impl Chain {
-    /// Starts everything in `work`, with `file` (a path into the directory of files) behind `relays` relays.
+    /// Starts everything on loopback in `work`, with `file` (a path into the directory of files) behind `relays` relays.
     pub fn start(variant: Variant, relays: usize, file: &Path, work: &Path) -> Result<Chain> {
+        Chain::start_at(variant, &vec![Site::loopback(); relays + 1], Site::loopback(), file, work)
+    }
+
+    /// The same with a site for every relay, the one nearest to the client first, and one for the origin at the end.
+    pub fn start_at(
+        variant: Variant,
+        sites: &[Site],
+        client: Site,
+        file: &Path,
+        work: &Path,
+    ) -> Result<Chain> {
         if let Some(reason) = variant.missing() {
             bail!("{}: {reason}", variant.name());
         }
-        let work = work.join(format!("{variant:?}-{relays}").to_lowercase());
+        let (last, before) = sites.split_last().context("a chain needs an origin")?;
+        let work = work.join(format!("{variant:?}-{}", before.len()).to_lowercase());
         fs::create_dir_all(&work)?;
         let files = file.parent().context("the file has no directory")?;
         let origin = match variant {
-            Variant::Relay => relay_node(files, &work.join("origin.log"))?,
-            Variant::Bound | Variant::BoundUnhashed => bound_origin(file, &work.join("origin.log"))?,
-            Variant::Ssh => sshd(&work, "origin")?,
-            _ => nginx_files(files, &work)?,
+            Variant::Relay => relay_node_at(last, files, &work.join("origin.log"))?,
+            Variant::Bound | Variant::BoundUnhashed => bound_origin(last, file, &work.join("origin.log"))?,
+            Variant::Ssh => sshd(last, &work, "origin")?,
+            _ => nginx_files(last, files, &work)?,
         };
-        let mut chain = Chain { variant, relays: Vec::new(), origin, work };
-        for i in 0..relays {
-            let relay = chain.start_relay(i)?;
+        let mut chain =
+            Chain { variant, relays: Vec::new(), origin, client, client_options: Vec::new(), work };
+        for (i, site) in before.iter().enumerate().rev() {
+            let relay = chain.start_relay(site, i)?;
             chain.relays.insert(0, relay);
         }
         Ok(chain)
     }
 
-    fn start_relay(&self, i: usize) -> Result<Daemon> {
+    fn start_relay(&self, site: &Site, i: usize) -> Result<Daemon> {
         let next = self.entry();
         let log = self.work.join(format!("relay-{i}.log"));
         match self.variant {
-            Variant::Relay => relay_node(&self.work, &log),
-            Variant::Bound | Variant::BoundUnhashed => bound_relay(next, &log),
-            Variant::Haproxy | Variant::HaproxyB3sum => haproxy(next, &self.work, i),
-            Variant::NginxStream => nginx_stream(next, &self.work, i),
-            Variant::Socat => socat(next, &log),
-            Variant::Ssh => sshd(&self.work, &format!("relay-{i}")),
+            Variant::Relay => relay_node_at(site, &self.work, &log),
+            Variant::Bound | Variant::BoundUnhashed => bound_relay(site, next, &log),
+            Variant::Haproxy | Variant::HaproxyB3sum => haproxy(site, next, &self.work, i),
+            Variant::NginxStream => nginx_stream(site, next, &self.work, i),
+            Variant::Socat | Variant::Aria2 => socat(site, next, &log),
+            Variant::Ssh => sshd(site, &self.work, &format!("relay-{i}")),
         }
     }
 
@@ -188,13 +210,22 @@ impl Chain {
 
     /// What a user of this chain types to get `file` into `out`: steps one after the other.
     pub fn fetch(&self, file: &Path, out: &Path) -> Result<Vec<Pipeline>> {
+        let mut steps = self.steps(file, out)?;
+        for invocation in steps.iter_mut().flatten() {
+            self.client.enclose(invocation);
+        }
+        Ok(steps)
+    }
+
+    fn steps(&self, file: &Path, out: &Path) -> Result<Vec<Pipeline>> {
         let name = file.file_name().context("the file has no name")?.to_string_lossy().into_owned();
         let entry = self.entry();
         Ok(match self.variant {
-            Variant::Relay => vec![vec![relay_client(&name, self.hops(), out)?]],
+            Variant::Relay => vec![vec![relay_client(&name, self.hops(), &self.client_options, out)?]],
             Variant::Bound => vec![vec![bound_sink(entry, out, true)?]],
             Variant::BoundUnhashed => vec![vec![bound_sink(entry, out, false)?]],
             Variant::Ssh => vec![vec![self.ssh_cat(file, out)?]],
+            Variant::Aria2 => vec![vec![aria2(entry, &name, out)?]],
             Variant::HaproxyB3sum => curl_then_b3sum(entry, &name, out)?,
             _ => vec![vec![curl(entry, &name, out)?]],
         })
@@ -208,7 +239,10 @@ impl Chain {
         if !jumps.is_empty() {
             ssh.arguments.extend(["-J".into(), jumps.join(",").into()]);
         }
-        ssh.arguments.extend(["127.0.0.1".into(), format!("cat '{}'", file.display()).into()]);
+        ssh.arguments.extend([
+            self.origin.address().ip().to_string().into(),
+            format!("cat '{}'", file.display()).into(),
+        ]);
         ssh.stdout = Some(out.to_owned());
         Ok(ssh)
     }
@@ -229,37 +263,48 @@ pub fn installed(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// A node of this project that serves `root` and relays to loopback.
+/// A node of this project on loopback that serves `root` and relays to loopback.
 pub fn relay_node(root: &Path, log: &Path) -> Result<Daemon> {
-    let mut command = Command::new(own("relay-node")?);
-    command.args(["--listen", "127.0.0.1:0", "--root"]).arg(root).args(["--allow-next", "127.0.0.1"]);
+    relay_node_at(&Site::loopback(), root, log)
+}
+
+fn relay_node_at(site: &Site, root: &Path, log: &Path) -> Result<Daemon> {
+    let mut command = site.command(&own("relay-node")?);
+    command.arg("--listen").arg(format!("{}:0", site.ip())).arg("--root").arg(root);
+    command.args(["--allow-next", site.neighbours()]);
     Daemon::start_announcing("relay-node", command, log)
 }
 
 /// What fetches `name` over the hops, the origin being the last.
-pub fn relay_client(name: &str, hops: impl Iterator<Item = SocketAddr>, out: &Path) -> Result<Invocation> {
+fn relay_client(
+    name: &str,
+    hops: impl Iterator<Item = SocketAddr>,
+    options: &[String],
+    out: &Path,
+) -> Result<Invocation> {
     let mut client = Invocation::new(own("relay-client")?, &[&"--get", &name, &"--quiet"]);
     for hop in hops {
         client.arguments.extend(["--via".into(), hop.to_string().into()]);
     }
+    client.arguments.extend(options.iter().map(OsString::from));
     client.arguments.extend(["-o".into(), out.into()]);
     Ok(client)
 }
 
-fn bound(part: &str) -> Result<Command> {
-    let mut command = Command::new(env::current_exe()?);
-    command.args(["bound", part]);
+fn bound(site: &Site, part: &str) -> Result<Command> {
+    let mut command = site.command(&env::current_exe()?);
+    command.args(["bound", part, "--listen", &site.ip().to_string()]);
     Ok(command)
 }
 
-fn bound_relay(next: SocketAddr, log: &Path) -> Result<Daemon> {
-    let mut command = bound("relay")?;
+fn bound_relay(site: &Site, next: SocketAddr, log: &Path) -> Result<Daemon> {
+    let mut command = bound(site, "relay")?;
     command.arg(next.to_string());
     Daemon::start_announcing("the bound's relay", command, log)
 }
 
-fn bound_origin(file: &Path, log: &Path) -> Result<Daemon> {
-    let mut command = bound("origin")?;
+fn bound_origin(site: &Site, file: &Path, log: &Path) -> Result<Daemon> {
+    let mut command = bound(site, "origin")?;
     command.arg(file);
     Daemon::start_announcing("the bound's origin", command, log)
 }
@@ -277,6 +322,15 @@ fn curl(entry: SocketAddr, name: &str, out: &Path) -> Result<Invocation> {
     Ok(Invocation::new(installed("curl")?, &[&"-sS", &"--fail", &"-o", &out, &url]))
 }
 
+fn aria2(entry: SocketAddr, name: &str, out: &Path) -> Result<Invocation> {
+    let (dir, file) = (out.parent().unwrap_or(Path::new("/")), out.file_name().unwrap_or_default());
+    let mut aria2 = Invocation::new(installed("aria2c")?, &[&"-q", &"-x16", &"-s16", &"-k1M", &"--no-conf"]);
+    aria2.arguments.extend(["--file-allocation=none".into(), "--allow-overwrite=true".into()]);
+    aria2.arguments.extend(["-d".into(), dir.into(), "-o".into(), file.into()]);
+    aria2.arguments.push(format!("http://{entry}/{name}").into());
+    Ok(aria2)
+}
+
 fn curl_then_b3sum(entry: SocketAddr, name: &str, out: &Path) -> Result<Vec<Pipeline>> {
     let b3sum = installed("b3sum")?;
     if out == Path::new("/dev/null") {
@@ -287,8 +341,8 @@ fn curl_then_b3sum(entry: SocketAddr, name: &str, out: &Path) -> Result<Vec<Pipe
     Ok(vec![vec![curl(entry, name, out)?], vec![Invocation::new(b3sum, &[&out])]])
 }
 
-fn haproxy(next: SocketAddr, work: &Path, i: usize) -> Result<Daemon> {
-    let (address, config) = (free_address()?, work.join(format!("haproxy-{i}.cfg")));
+fn haproxy(site: &Site, next: SocketAddr, work: &Path, i: usize) -> Result<Daemon> {
+    let (address, config) = (site.free_address()?, work.join(format!("haproxy-{i}.cfg")));
     fs::write(
         &config,
         format!(
@@ -299,32 +353,38 @@ fn haproxy(next: SocketAddr, work: &Path, i: usize) -> Result<Daemon> {
              backend out\n  server next {next}\n"
         ),
     )?;
-    let mut command = Command::new(installed("haproxy")?);
+    let mut command = site.command(&installed("haproxy")?);
     command.args(["-db", "-f"]).arg(config);
     Daemon::start_on("haproxy", address, command, &work.join(format!("haproxy-{i}.log")))
 }
 
-fn socat(next: SocketAddr, log: &Path) -> Result<Daemon> {
-    let address = free_address()?;
-    let mut command = Command::new(installed("socat")?);
+fn socat(site: &Site, next: SocketAddr, log: &Path) -> Result<Daemon> {
+    let address = site.free_address()?;
+    let mut command = site.command(&installed("socat")?);
     let listen = format!("TCP-LISTEN:{},bind={},reuseaddr,fork,backlog=4096", address.port(), address.ip());
     command.args(["-b", "65536"]).arg(listen).arg(format!("TCP:{next}"));
     Daemon::start_on("socat", address, command, log)
 }
 
-fn nginx_stream(next: SocketAddr, work: &Path, i: usize) -> Result<Daemon> {
-    let address = free_address()?;
+fn nginx_stream(site: &Site, next: SocketAddr, work: &Path, i: usize) -> Result<Daemon> {
+    let address = site.free_address()?;
     let block = format!(
         "stream {{\n  server {{\n    listen {address} backlog=4096;\n    proxy_pass {next};\n    \
          proxy_buffer_size 64k;\n    tcp_nodelay on;\n  }}\n}}\n"
     );
-    nginx(&format!("load_module {NGINX_STREAM};"), &block, address, &work.join(format!("nginx-relay-{i}")))
+    nginx(
+        site,
+        &format!("load_module {NGINX_STREAM};"),
+        &block,
+        address,
+        &work.join(format!("nginx-relay-{i}")),
+    )
 }
 
-fn nginx_files(root: &Path, work: &Path) -> Result<Daemon> {
-    let address = free_address()?;
+fn nginx_files(site: &Site, root: &Path, work: &Path) -> Result<Daemon> {
+    let address = site.free_address()?;
     let server = format!("server {{\n    listen {address} backlog=4096;\n    root {};\n  }}", root.display());
-    nginx("", &http_block(&server), address, &work.join("nginx-origin"))
+    nginx(site, "", &http_block(&server), address, &work.join("nginx-origin"))
 }
 
 /// The `http` block around some servers, set for static files.
@@ -336,7 +396,7 @@ pub fn http_block(servers: &str) -> String {
 }
 
 /// Runs nginx in `home` with one worker a core; `top` and `block` go into its configuration.
-pub fn nginx(top: &str, block: &str, address: SocketAddr, home: &Path) -> Result<Daemon> {
+pub fn nginx(site: &Site, top: &str, block: &str, address: SocketAddr, home: &Path) -> Result<Daemon> {
     fs::create_dir_all(home)?;
     let mut temporary = String::new();
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
@@ -353,15 +413,15 @@ pub fn nginx(top: &str, block: &str, address: SocketAddr, home: &Path) -> Result
             home.display()
         ),
     )?;
-    let mut command = Command::new(installed("nginx")?);
+    let mut command = site.command(&installed("nginx")?);
     command.arg("-p").arg(home).arg("-c").arg(&config).arg("-e").arg(home.join("error.log"));
     Daemon::start_on("nginx", address, command, &home.join("said.log"))
 }
 
 /// An SSH server with throwaway keys, which lets in only the key that it makes itself.
-fn sshd(work: &Path, name: &str) -> Result<Daemon> {
+fn sshd(site: &Site, work: &Path, name: &str) -> Result<Daemon> {
     let keys = ssh_keys(work)?;
-    let address = free_address()?;
+    let address = site.free_address()?;
     let config = work.join(format!("{name}.sshd_config"));
     fs::write(
         &config,
@@ -379,7 +439,7 @@ fn sshd(work: &Path, name: &str) -> Result<Daemon> {
         fs::create_dir_all("/run/sshd")
             .context("cannot create /run/sshd, which sshd needs when root runs it")?;
     }
-    let mut command = Command::new(installed("sshd")?);
+    let mut command = site.command(&installed("sshd")?);
     command.args(["-D", "-e", "-f"]).arg(&config);
     Daemon::start_on("sshd", address, command, &work.join(format!("{name}.log")))
 }

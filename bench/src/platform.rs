@@ -1,7 +1,12 @@
 //! The kernel's calls that no safe wrapper offers. The only unsafe code of the bench is in here.
-#![allow(unsafe_code, reason = "wait4 and pre_exec have no safe form; each block says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "wait4, pre_exec and the TUN ioctl have no safe form; each block says why it is sound"
+)]
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -52,4 +57,20 @@ pub fn end_with_parent(command: &mut Command) {
             Ok(())
         });
     }
+}
+
+/// Makes a TUN device of that name in this thread's network namespace; it lives as long as the file is open. Each read
+/// and write is one IP packet.
+pub fn open_tun(name: &str) -> io::Result<File> {
+    let file = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: ifreq is plain integers and a union of such, for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero and ends the name.
+    for (to, &from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.as_bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: the descriptor is open, and the request is a live ifreq as this call wants it.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(file) }
 }

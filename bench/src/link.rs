@@ -1,0 +1,199 @@
+//! A link of the lab: packets carried between two TUN devices with delay, a rate limit, random loss and cuts.
+//!
+//! Each direction has a thread that takes packets in, decides their fate, and one that hands them out in time. The queue in
+//! front of the rate limit holds about a bandwidth-delay product of the whole path; what does not fit is dropped, as routers do.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+/// The largest packet of the lab's devices.
+pub const MTU: usize = 1500;
+
+/// How a link treats packets, the same both ways.
+#[derive(Clone, Copy, Debug)]
+pub struct Treatment {
+    /// One way.
+    pub delay: Duration,
+    /// Bits a second.
+    pub rate: u64,
+    /// Bytes that may wait for the rate limit.
+    pub queue: u64,
+    /// Packets lost at random, of 1.
+    pub loss: f64,
+    /// Where the randomness starts.
+    pub seed: u64,
+}
+
+/// What became of the packets.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Handed out.
+    pub carried: AtomicU64,
+    /// Lost at random.
+    pub lost: AtomicU64,
+    /// Dropped before the rate limit.
+    pub overflowed: AtomicU64,
+    /// Dropped because the link was cut.
+    pub cut: AtomicU64,
+}
+
+/// A link that works until its devices vanish.
+#[derive(Debug)]
+pub struct Link {
+    /// Carries nothing while this is set.
+    pub is_cut: Arc<AtomicBool>,
+    /// Both directions together.
+    pub counts: Arc<Counts>,
+}
+
+impl Link {
+    /// Starts to carry packets between the devices.
+    pub fn start(left: &File, right: &File, treatment: Treatment) -> Result<Link> {
+        let link = Link { is_cut: Arc::default(), counts: Arc::default() };
+        for (seed, from, to) in [(treatment.seed, left, right), (treatment.seed ^ 0x5bd1_e995, right, left)] {
+            let (take, give) = channel();
+            let gate = Gate {
+                treatment,
+                random: Random(seed),
+                free_at: Instant::now(),
+                is_cut: Arc::clone(&link.is_cut),
+                counts: Arc::clone(&link.counts),
+            };
+            let (from, to, counts) = (from.try_clone()?, to.try_clone()?, Arc::clone(&link.counts));
+            thread::spawn(move || take_in(from, gate, &take));
+            thread::spawn(move || hand_out(to, &give, &counts));
+        }
+        Ok(link)
+    }
+}
+
+type Parcel = (Instant, Vec<u8>);
+
+fn take_in(mut from: File, mut gate: Gate, out: &Sender<Parcel>) {
+    let mut buffer = [0; 2 * MTU];
+    // A device that vanishes ends the loop, and with it the other thread.
+    while let Ok(n) = from.read(&mut buffer) {
+        let Some(packet) = buffer.get(..n) else { return };
+        if let Some(at) = gate.admit(n as u64, Instant::now())
+            && out.send((at, packet.to_vec())).is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn hand_out(mut to: File, parcels: &Receiver<Parcel>, counts: &Counts) {
+    while let Ok((at, packet)) = parcels.recv() {
+        thread::sleep(at.saturating_duration_since(Instant::now()));
+        // A device that is not up yet, or not any more, loses packets as any other does.
+        if to.write(&packet).is_ok() {
+            counts.carried.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+struct Gate {
+    treatment: Treatment,
+    random: Random,
+    /// When the last admitted packet will have left the rate limit.
+    free_at: Instant,
+    is_cut: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+}
+
+impl Gate {
+    /// When a packet comes out at the far end, or `None` when it does not.
+    fn admit(&mut self, bytes: u64, now: Instant) -> Option<Instant> {
+        let dropped = |count: &AtomicU64| {
+            count.fetch_add(1, Ordering::Relaxed);
+            None
+        };
+        if self.is_cut.load(Ordering::Relaxed) {
+            return dropped(&self.counts.cut);
+        }
+        if self.random.below_one() < self.treatment.loss {
+            return dropped(&self.counts.lost);
+        }
+        let start = self.free_at.max(now);
+        if start - now > self.time_of(self.treatment.queue) {
+            return dropped(&self.counts.overflowed);
+        }
+        self.free_at = start + self.time_of(bytes);
+        Some(self.free_at + self.treatment.delay)
+    }
+
+    fn time_of(&self, bytes: u64) -> Duration {
+        Duration::from_nanos(bytes.saturating_mul(8_000_000_000) / self.treatment.rate.max(1))
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): small, and the same on every machine.
+struct Random(u64);
+
+impl Random {
+    #[allow(clippy::cast_precision_loss, reason = "53 bits are exact in an f64")]
+    fn below_one(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(rate: u64, queue: u64, loss: f64) -> Gate {
+        let delay = Duration::from_millis(10);
+        Gate {
+            treatment: Treatment { delay, rate, queue, loss, seed: 7 },
+            random: Random(7),
+            free_at: Instant::now(),
+            is_cut: Arc::default(),
+            counts: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn packets_leave_at_the_rate_and_arrive_after_the_delay() {
+        let mut gate = gate(8_000, 10_000, 0.0);
+        let now = gate.free_at;
+        // 1,000 bytes take a second at 8,000 bits a second.
+        assert_eq!(gate.admit(1000, now), Some(now + Duration::from_millis(1010)));
+        assert_eq!(gate.admit(500, now), Some(now + Duration::from_millis(1510)));
+        let later = now + Duration::from_secs(60);
+        assert_eq!(gate.admit(1000, later), Some(later + Duration::from_millis(1010)));
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_a_cut_link_carries_nothing() {
+        let mut gate = gate(8_000, 1500, 0.0);
+        let now = gate.free_at;
+        assert!(gate.admit(1000, now).is_some() && gate.admit(1000, now).is_some());
+        assert_eq!(gate.admit(1000, now), None);
+        assert_eq!(gate.counts.overflowed.load(Ordering::Relaxed), 1);
+        gate.is_cut.store(true, Ordering::Relaxed);
+        assert_eq!(gate.admit(1, now + Duration::from_secs(60)), None);
+    }
+
+    #[test]
+    fn about_the_share_that_was_asked_for_is_lost_the_same_each_time() {
+        let lost = || {
+            let mut gate = gate(u64::MAX, u64::MAX / 16_000_000_000, 0.01);
+            let now = gate.free_at;
+            (0..100_000).filter(|_| gate.admit(1, now).is_none()).count()
+        };
+        let first = lost();
+        assert!((900..1100).contains(&first), "{first}");
+        assert_eq!(lost(), first);
+    }
+}
