@@ -385,14 +385,16 @@ impl Asked {
 /// Ends an exchange that does not move.
 struct Watch {
     timer: Timer,
-    started: Instant,
+    /// How long the client was waited for before now, and since when it is waited for again.
+    waited: Duration,
+    waiting: Option<Instant>,
     /// The stream takes nothing, and how much it had taken before.
     blocked: Option<(Stall, u64)>,
 }
 
 impl Watch {
     fn new() -> Self {
-        Self { timer: Timer::default(), started: Instant::now(), blocked: None }
+        Self { timer: Timer::default(), waited: Duration::ZERO, waiting: None, blocked: None }
     }
 
     fn poll(
@@ -414,10 +416,14 @@ impl Watch {
         }
         self.blocked = None;
         if has_answer || !progress.is_reading.load(Relaxed) {
+            // Now it is the client that waits; that is not held against it.
+            self.waited += self.waiting.take().map_or(Duration::ZERO, |since| since.elapsed());
             return Poll::Pending;
         }
         let earned = Duration::from_secs(progress.body_read.load(Relaxed) / config.body_rate.max(1));
-        ready!(self.timer.poll_over(self.started + config.body_timeout + earned, cx));
+        let allowed = (config.body_timeout + earned).saturating_sub(self.waited);
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        ready!(self.timer.poll_over(since + allowed, cx));
         Poll::Ready(Written::BodyTimeout)
     }
 }

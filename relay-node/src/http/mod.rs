@@ -64,7 +64,8 @@ pub struct HttpConfig {
     pub keep_alive_timeout: Duration,
     /// How long a client may take nothing of an answer that is ready.
     pub send_timeout: Duration,
-    /// How long a request's body may take beyond what [`HttpConfig::body_rate`] allows for its size.
+    /// How long a client may keep a handler waiting for the request's body, in all and beyond what
+    /// [`HttpConfig::body_rate`] allows for its size.
     pub body_timeout: Duration,
     /// Bytes a second that a request's body must bring on the average.
     pub body_rate: u64,
@@ -72,7 +73,7 @@ pub struct HttpConfig {
     pub max_request_line: usize,
     /// In bytes, the request line included; a larger head gets 431.
     pub max_head: usize,
-    /// More header fields get 431. At most 128.
+    /// More header fields get 431. At most 100, which is as many as hyper reads.
     pub max_fields: usize,
 }
 

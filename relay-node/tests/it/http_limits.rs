@@ -1,9 +1,12 @@
 //! Every wait has a limit, and nobody waits for somebody else's.
 
 use crate::http_support::{Client, PATIENCE, Server};
+use relay_node::access_log::AccessFormat;
+use relay_node::http::proxy::{Proxy, ProxyConfig};
 use relay_node::http::{HttpConfig, HttpEnd};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 fn quick() -> HttpConfig {
@@ -78,6 +81,63 @@ async fn a_thousand_slow_clients_are_closed_while_others_see_no_delay() {
     for client in slow {
         let bytes = timeout(PATIENCE, client).await.unwrap().unwrap();
         assert!(bytes.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+/// Nobody reads the body of a POST to a file, so its client has its answer and a close long before it is done.
+#[tokio::test]
+async fn dribbled_bodies_hold_nothing() {
+    let mut server = Server::with(quick()).await;
+    let mut clients = Vec::new();
+    for _ in 0..50 {
+        let mut client = server.connect().await;
+        client.send("POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n").await;
+        clients.push(tokio::spawn(async move {
+            let reply = client.reply(false).await;
+            assert_eq!((reply.status, reply.field("connection")), (405, "close"));
+            // Goes on sending until the server has closed.
+            while client.stream.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        }));
+    }
+    for client in clients {
+        timeout(PATIENCE, client).await.unwrap().unwrap();
+    }
+    for _ in 0..50 {
+        assert_eq!(server.outcome().await.end, HttpEnd::Closed);
+    }
+}
+
+/// A body that is passed on must keep a pace, or its client gets 408.
+#[tokio::test]
+async fn a_body_dribbled_through_the_proxy_gets_408() {
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = upstream.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = upstream.accept().await {
+            // Takes everything and never answers.
+            tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+        }
+    });
+    let config = ProxyConfig {
+        upstream: Some(format!("http://{address}").parse().unwrap()),
+        ..ProxyConfig::default()
+    };
+    let mut server = Server::with_face(quick(), AccessFormat::Combined, |face| {
+        face.with_proxy(Proxy::new(config, None, 1))
+    })
+    .await;
+    for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+        let mut client = server.connect().await;
+        client.send(format!("POST /a HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n")).await;
+        for _ in 0..20 {
+            // The answer may have come already, with a close behind it.
+            let _ = client.stream.write_all(b"1\r\nx\r\n").await;
+            sleep(Duration::from_millis(30)).await;
+        }
+        assert_408(client).await;
+        assert_eq!(server.outcome().await.end, HttpEnd::RequestTimeout);
     }
 }
 

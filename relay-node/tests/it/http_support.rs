@@ -56,15 +56,24 @@ impl Server {
     }
 
     pub async fn with_log(config: HttpConfig, format: AccessFormat) -> Self {
+        Self::with_face(config, format, |face| face).await
+    }
+
+    /// With a face that does more than serve files.
+    pub async fn with_face(
+        config: HttpConfig,
+        format: AccessFormat,
+        extend: impl FnOnce(HttpFace) -> HttpFace,
+    ) -> Self {
         let root = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let log = LogLines::default();
-        let face = Arc::new(HttpFace::new(
+        let face = Arc::new(extend(HttpFace::new(
             Arc::new(DocumentRoot::open(root.path(), false).unwrap()),
             config,
             Arc::new(AccessLog::new(format, log.clone())),
-        ));
+        )));
         let (source, stop) = channel();
         let (sender, outcomes) = mpsc::unbounded_channel();
         tokio::spawn(accept(listener, face, stop, sender));
