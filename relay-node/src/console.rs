@@ -1,6 +1,7 @@
 //! What the operator sees and says: the question for a port, the lines at start and end, signals.
 
 use crate::config::Config;
+use crate::http::proxy_allow::AllowProxy;
 use crate::platform::foreground;
 use crate::server::Ended;
 use crate::stop::StopSource;
@@ -78,7 +79,13 @@ fn http_roles(config: &Config) -> Vec<String> {
             lines.push(format!("reverse proxy in front of {upstream}"));
         }
         if proxy.forward {
-            lines.push("forward proxy to what --allow-proxy names".to_owned());
+            let is_open = proxy.allow.iter().any(AllowProxy::is_everything);
+            lines.push(if is_open {
+                "OPEN forward proxy: --allow-proxy * lets whoever reaches this node reach every public host"
+                    .to_owned()
+            } else {
+                "forward proxy to what --allow-proxy names".to_owned()
+            });
         }
     }
     if let Some(route) = &config.gateway {

@@ -1,7 +1,7 @@
 //! What a client sees when there is no file for it: a small page, or JSON for who asks for it.
 //!
-//! No inner detail may appear here: no path of the machine, no text of the system's errors, nothing that the client
-//! sent.
+//! No inner detail may appear here: no path of the machine, and of what a client sent nothing but the host and port that the
+//! proxy could not reach. A proxy's page says why in the system's words, for nobody else can tell its user.
 
 use super::body::Body;
 use bytes::Bytes;
