@@ -423,12 +423,14 @@ fn sshd(site: &Site, work: &Path, name: &str) -> Result<Daemon> {
     let keys = ssh_keys(work)?;
     let address = site.free_address()?;
     let config = work.join(format!("{name}.sshd_config"));
+    // A bash that sees SHLVL below 2 would run the user's .bashrc first, which is not what is to be measured.
     fs::write(
         &config,
         format!(
             "Port {}\nListenAddress {}\nHostKey {keys}/host\nAuthorizedKeysFile {keys}/user.pub\nPidFile none\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-             PermitRootLogin prohibit-password\nMaxStartups 1000\nMaxSessions 1000\nUseDNS no\nLogLevel ERROR\n",
+             PermitRootLogin prohibit-password\nMaxStartups 1000\nMaxSessions 1000\nUseDNS no\nLogLevel ERROR\n\
+             SetEnv SHLVL=2\n",
             address.port(),
             address.ip(),
             keys = keys.display(),
