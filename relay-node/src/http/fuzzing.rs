@@ -22,18 +22,16 @@ pub fn range(field: &[u8], size: u64) {
     }
 }
 
-/// The path of a request: a name that was read encodes to a path that reads as the same name.
+/// The path of a request: a name that was read encodes to a path that reads as the same name, but for empty components.
 pub fn target(path: &str) {
     let Ok(read) = target::parse(path) else { return };
     assert!(!read.name.contains(['\\', '\0']));
-    let again = format!("/{}", target::encode_path(&read.name));
-    let again = target::parse(&again).map(|target| target.name);
-    // A slash at the end says that a directory is meant; it is no part of the name.
-    assert_eq!(
-        again.as_deref().ok().map(|n| n.trim_end_matches('/')),
-        Some(read.name.trim_end_matches('/')),
-        "{path:?}"
-    );
+    let components: Vec<&str> = read.name.split('/').filter(|component| !component.is_empty()).collect();
+    if components.is_empty() {
+        return;
+    }
+    let again = target::parse(&target::encode_path(&read.name)).map(|target| target.name);
+    assert_eq!(again.as_deref(), Ok(components.join("/").as_str()), "{path:?}");
 }
 
 /// Conditional fields, each chosen by its first byte, separated by line ends.

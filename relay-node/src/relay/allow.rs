@@ -55,7 +55,8 @@ impl What {
             return Some(What::Network(network.trunc()));
         }
         let host = Host::try_from(text.to_owned()).ok()?;
-        Some(What::Name(plain_name(host.as_str())))
+        // A dot alone is the root of all names, and no host.
+        Some(plain_name(host.as_str())).filter(|name| !name.is_empty()).map(What::Name)
     }
 }
 
@@ -240,7 +241,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<AllowNext>().unwrap().to_string(), text);
         }
-        for bad in ["", "a b", "pchost1:0", "pchost1:x", "10.0.0.0/99", "http://a"] {
+        for bad in ["", ".", ".:1", "a b", "pchost1:0", "pchost1:x", "10.0.0.0/99", "http://a"] {
             assert_eq!(bad.parse::<AllowNext>(), Err(AllowNextError), "{bad}");
         }
     }
