@@ -55,8 +55,9 @@ impl What {
             return Some(What::Network(network.trunc()));
         }
         let host = Host::try_from(text.to_owned()).ok()?;
-        // A dot alone is the root of all names, and no host.
-        Some(plain_name(host.as_str())).filter(|name| !name.is_empty()).map(What::Name)
+        // Dots alone are no host, and an address with a dot behind it is no name.
+        let name = plain_name(host.as_str());
+        Some(name).filter(|name| !name.is_empty() && name.parse::<IpAddr>().is_err()).map(What::Name)
     }
 }
 
@@ -241,7 +242,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<AllowNext>().unwrap().to_string(), text);
         }
-        for bad in ["", ".", "...:1", "a b", "pchost1:0", "pchost1:x", "10.0.0.0/99", "http://a"] {
+        for bad in
+            ["", ".", "...:1", "0.128.0.0.", "a b", "pchost1:0", "pchost1:x", "10.0.0.0/99", "http://a"]
+        {
             assert_eq!(bad.parse::<AllowNext>(), Err(AllowNextError), "{bad}");
         }
     }
