@@ -143,6 +143,12 @@ pub async fn walk(walk: &Walk<'_>, mut on_step: impl FnMut(Step)) -> Result<Pipe
                 on_step(Step::Hello { position, agent: hello.agent, after: start.elapsed() });
             }
             Ok(Reply::Failed(failed)) => return Err(from_failed(&failed, position, walk.route)),
+            // A relay speaks for the hop behind it, also when that one closes; so when the connection itself ends, it is
+            // a node that has already said hello that is gone.
+            Err(error) if position > 1 => {
+                let message = format!("the chain broke while hop {position} was to say hello: {error}");
+                return Err(at(position - 1).error(FailureCode::Closed, &message));
+            }
             Err(error) => return Err(from_read_error(&error, &at(position), &written)),
         }
     }

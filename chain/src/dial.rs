@@ -5,9 +5,10 @@
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 /// A connection to a hop.
@@ -23,7 +24,7 @@ pub struct Dialled {
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The name has no address.
-    #[error("name not found: {0}")]
+    #[error("{0}")]
     NameNotFound(io::Error),
     /// Name lookup took too long.
     #[error("name lookup timed out")]
@@ -106,10 +107,10 @@ async fn lookup(hop: &Hop, deadline: Instant) -> Result<Vec<SocketAddr>, DialErr
     if let Some(ip) = hop.host.ip() {
         return Ok(vec![SocketAddr::new(canonical(ip), port)]);
     }
-    let found = timeout_at(deadline, lookup_host((hop.host.as_str(), port))).await;
+    let found = timeout_at(deadline, resolve(hop.host.as_str().to_owned(), port)).await;
     let found = found.map_err(|_| DialError::LookupTimedOut)?.map_err(DialError::NameNotFound)?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in found.take(MAX_ADDRESSES) {
+    for address in found.into_iter().take(MAX_ADDRESSES) {
         let address = SocketAddr::new(canonical(address.ip()), port);
         if !addresses.contains(&address) {
             addresses.push(address);
@@ -117,6 +118,21 @@ async fn lookup(hop: &Hop, deadline: Instant) -> Result<Vec<SocketAddr>, DialErr
     }
     Ok(addresses)
 }
+
+/// Asks the system's resolver, which blocks a thread of the pool until it answers, whoever has given up meanwhile. So the
+/// permit stays with the question, and names that nobody answers for cannot take the pool from everything else.
+async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    let question = move || {
+        let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        drop(permit);
+        found
+    };
+    tokio::task::spawn_blocking(question).await.map_err(io::Error::other)?
+}
+
+/// The most name lookups at once in this process.
+static LOOKUPS: Semaphore = Semaphore::const_new(64);
 
 /// The form in which addresses are compared and dialled: an IPv4 address that came as IPv6 is IPv4 again, and the unspecified
 /// address, which reaches the machine itself, is loopback.

@@ -47,7 +47,7 @@ failure_codes! {
     /// The next hop answered, but not in this protocol.
     NotARelayNode = "not_a_relay_node", "not a relay node";
     /// The next hop closed the connection before its `hello`.
-    Closed = "closed", "closed the connection before it said hello";
+    Closed = "closed", "closed the connection";
     /// The node may not relay to this next hop.
     Denied = "denied", "relaying denied";
     /// The route is longer than the node takes.

@@ -119,6 +119,11 @@ async fn serve_relay_face(mut stream: TcpStream, peer: SocketAddr, node: &Node) 
         record.end(Outcome::Failed(failed.code), Fault::Client);
         return relay::refuse(&mut stream, &failed).await;
     }
+    if node.stop.is_stopped() {
+        let failed = Failed::new(FailureCode::Stopping, None, "");
+        record.end(Outcome::Failed(failed.code), Fault::Node);
+        return relay::refuse(&mut stream, &failed).await;
+    }
     let hello = Hello { agent: agent_name("relay-node", env!("CARGO_PKG_VERSION")) };
     if let Err(error) = write_message(&mut stream, &hello).await {
         return record.end(Outcome::Broken(error.to_string()), Fault::Client);

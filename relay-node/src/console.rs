@@ -56,8 +56,8 @@ pub fn announce(addresses: &[SocketAddr], config: &Config) -> io::Result<()> {
     }
     let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
     if config.policy.is_open() {
-        writeln!(out, "warning: --allow-next '*' makes this an open relay for everybody who can reach it")?;
-        tracing::warn!("this is an open relay: --allow-next '*'");
+        writeln!(out, "warning: --allow-next makes this an open relay for everybody who can reach it")?;
+        tracing::warn!(policy = %config.policy, "this is an open relay");
     }
     if is_loopback {
         writeln!(

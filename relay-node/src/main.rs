@@ -7,11 +7,15 @@ use relay_node::config::{Config, DEFAULT_PORT};
 use relay_node::server::{self, Ended, Listeners};
 use relay_node::{console, logging, platform, stop};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Could not run, or had to cut transfers.
 const EXIT_FAILED: u8 = 1;
 /// Bad usage or configuration.
 const EXIT_USAGE: u8 = 2;
+
+/// How long the end may take once the drain limit is over.
+const SHUTDOWN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let config = match Config::resolve(Cli::parse(), || console::ask_port(DEFAULT_PORT)) {
@@ -41,8 +45,8 @@ fn run(config: Config) -> anyhow::Result<Ended> {
         server::run(listeners, config, access_log, stop).await
     })?;
     console::farewell(ended);
-    // Whatever still runs in the blocking pool reads a disk that may never answer.
-    runtime.shutdown_background();
+    // Connections that are cut write their lines now. Whatever still runs in the blocking pool reads a disk that may never answer.
+    runtime.shutdown_timeout(SHUTDOWN);
     Ok(ended)
 }
 

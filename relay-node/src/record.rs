@@ -57,7 +57,7 @@ impl fmt::Display for Outcome {
             Outcome::Idle => f.write_str("idle"),
             Outcome::Answered(status) => write!(f, "{}", status.code()),
             Outcome::Failed(code) => f.write_str(code.as_str()),
-            Outcome::Broken(why) => write!(f, "broken: {}", clean(why, MAX_LOGGED)),
+            Outcome::Broken(_) => f.write_str("broken"),
             Outcome::Stopped => f.write_str("stopped"),
         }
     }
@@ -163,7 +163,11 @@ impl Drop for Record {
     fn drop(&mut self) {
         let id = self.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
         let target = clean(self.served.name.as_deref().unwrap_or(&self.target), MAX_LOGGED);
-        let note = clean(&self.note, MAX_LOGGED);
+        // What comes from afar is quoted, so that it cannot pass for a field of its own.
+        let note = match &self.outcome {
+            Outcome::Broken(why) => clean(why, MAX_LOGGED),
+            _ => clean(&self.note, MAX_LOGGED),
+        };
         let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             target: "access",

@@ -129,7 +129,7 @@ fn a_next_hop_that_is_no_relay_node_receives_nothing_but_the_open() {
         ),
         (Behaviour::Greet(b"220 mail.example ESMTP\r\n".to_vec()), "not a relay node"),
         (Behaviour::Greet(vec![0x4a, 0, 0, 0, 0x0a]), "not a relay node"),
-        (Behaviour::Close, "closed the connection before it said hello"),
+        (Behaviour::Close, "closed the connection"),
     ] {
         let relay = world.relay();
         let server = Recorder::start(behaviour);

@@ -175,18 +175,18 @@ fn open(name: &RequestedName, origin: &Origin) -> Result<ServedFile, Head> {
 fn refusal(error: &RootError, name: &RequestedName) -> Head {
     match error {
         RootError::NotFound { reason } => {
-            tracing::info!(%name, %reason, "not offered");
+            tracing::info!(?name, %reason, "not offered");
             Head::only(Status::NOT_FOUND, "the origin offers nothing of this name")
         }
         RootError::TooManyFiles => {
-            tracing::warn!(%name, %error, "not answered");
+            tracing::warn!(?name, %error, "not answered");
             Head::only(
                 Status::UNAVAILABLE,
                 "the origin has too many files open at the moment; try again later",
             )
         }
         RootError::Io(_) => {
-            tracing::error!(%name, %error, "not answered");
+            tracing::error!(?name, %error, "not answered");
             Head::only(Status::INTERNAL, "the origin's document root cannot be read; its log says why")
         }
     }

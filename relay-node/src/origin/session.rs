@@ -17,6 +17,8 @@ use tokio::time::timeout;
 
 /// The longest name that is logged, in bytes.
 const LOGGED_NAME: usize = 256;
+/// How long a request that is under way when the node stops may take to come.
+const GRACE: Duration = Duration::from_secs(1);
 /// How long a client that is refused may take to take that answer.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -39,13 +41,18 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         let read = tokio::select! {
             biased;
             read = timeout(limits.request, read_frame(outlet.stream())) => read,
-            () = stop.stopped() => return Ok(()),
+            () = after(stop, GRACE) => {
+                refuse(&mut outlet, &Head::only(Status::UNAVAILABLE, "the node is shutting down")).await;
+                return Ok(());
+            }
         };
         let request = match read {
             Ok(Ok(frame)) => Request::of(&frame),
             Ok(Err(ReadError::Closed)) => return Ok(()),
             Ok(Err(ReadError::Io(error))) => return Err(OriginError::Stream(error)),
             Ok(Err(error)) => Err(error),
+            // Between requests silence is an ordinary end; an answer to no request would confuse a client that closes late.
+            Err(_) if outlet.record.requests > 0 => return Ok(()),
             Err(_) => {
                 refuse(&mut outlet, &Head::only(Status::REQUEST_TIMEOUT, "")).await;
                 return Err(OriginError::RequestTimeout(limits.request));
@@ -59,6 +66,12 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             }
         }
     }
+}
+
+/// Returns when `stop` has been said for `grace`: a request may be under way.
+async fn after(stop: &Stop, grace: Duration) {
+    stop.stopped().await;
+    tokio::time::sleep(grace).await;
 }
 
 /// Says why, and ends the connection so that the word arrives. A client that is gone already misses nothing.

@@ -101,7 +101,11 @@ impl NextHopPolicy {
     /// Whether the node relays to anybody: an open relay.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.rules.iter().any(|rule| rule.what == What::Any && rule.port.is_none())
+        self.rules.iter().any(|rule| match &rule.what {
+            What::Any => true,
+            What::Network(network) => network.prefix_len() == 0,
+            What::Name(_) => false,
+        })
     }
 
     /// Whether some rule may match the hop, so that its name is worth looking up.

@@ -7,7 +7,7 @@
 use crate::platform::pipe::Pipe;
 use std::cell::RefCell;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -59,18 +59,27 @@ impl Passed {
 pub async fn pump(previous: &TcpStream, next: &TcpStream, idle: Duration, passed: &Passed) -> PumpEnd {
     let up = Direction { from: previous, to: next, passed: &passed.up };
     let down = Direction { from: next, to: previous, passed: &passed.down };
+    // Who has ended in order may close, and bytes for it then fail. That is the end of their direction and no more: a failure
+    // would destroy what it said last and is still on its way.
+    let (has_previous_ended, has_next_ended) = (AtomicBool::new(false), AtomicBool::new(false));
     let both = async {
         let up = async {
-            up.run().await.map_err(|error| match error {
-                Failure::Read(error) => PumpEnd::PreviousFailed(error),
-                Failure::Write(error) => PumpEnd::NextFailed(error),
-            })
+            match up.run().await {
+                Ok(()) => has_previous_ended.store(true, Ordering::Relaxed),
+                Err(Failure::Write(_)) if has_next_ended.load(Ordering::Relaxed) => {}
+                Err(Failure::Read(error)) => return Err(PumpEnd::PreviousFailed(error)),
+                Err(Failure::Write(error)) => return Err(PumpEnd::NextFailed(error)),
+            }
+            Ok(())
         };
         let down = async {
-            down.run().await.map_err(|error| match error {
-                Failure::Read(error) => PumpEnd::NextFailed(error),
-                Failure::Write(error) => PumpEnd::PreviousFailed(error),
-            })
+            match down.run().await {
+                Ok(()) => has_next_ended.store(true, Ordering::Relaxed),
+                Err(Failure::Write(_)) if has_previous_ended.load(Ordering::Relaxed) => {}
+                Err(Failure::Read(error)) => return Err(PumpEnd::NextFailed(error)),
+                Err(Failure::Write(error)) => return Err(PumpEnd::PreviousFailed(error)),
+            }
+            Ok(())
         };
         tokio::try_join!(up, down)
     };
