@@ -11,15 +11,21 @@ mod linux {
     use std::io;
     use std::os::fd::{AsFd, OwnedFd};
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// How much a pipe holds. All pipes of one unprivileged user may hold 64 MiB together (pipe(7),
-    /// `pipe-user-pages-soft`), which is 256 of these.
-    const WANTED: usize = 256 * 1024;
+    /// How much the first pipes hold, and how many those are: larger pipes need fewer wake-ups. All pipes of one unprivileged
+    /// user may hold 64 MiB together (pipe(7), `pipe-user-pages-soft`), so the further ones are smaller: there are room and
+    /// quota for about 400 transfers at once before bytes are copied.
+    const LARGE: usize = 512 * 1024;
+    const MOST_LARGE: usize = 32;
+    /// How much each further pipe holds.
+    const SMALL: usize = 128 * 1024;
     /// A pipe that is smaller costs more system calls than it saves copies; born so when the quota is gone.
     const SMALLEST: usize = 64 * 1024;
     /// How many empty pipes are kept for the next transfer.
     const MOST_IDLE: usize = 16;
 
+    static LIVE: AtomicUsize = AtomicUsize::new(0);
     static IDLE: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 
     /// A pipe of at least 64 KiB, and how many bytes are in it.
@@ -40,11 +46,13 @@ mod linux {
 
         fn make() -> rustix::io::Result<Pipe> {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-            let capacity = match fcntl_setpipe_size(&writer, WANTED) {
+            let is_large = LIVE.fetch_add(1, Ordering::Relaxed) < MOST_LARGE;
+            let mut pipe = Pipe { reader, writer, capacity: 0, held: 0 };
+            pipe.capacity = match fcntl_setpipe_size(&pipe.writer, if is_large { LARGE } else { SMALL }) {
                 Ok(capacity) => capacity,
-                Err(_) => fcntl_getpipe_size(&writer)?,
+                Err(_) => fcntl_getpipe_size(&pipe.writer)?,
             };
-            Ok(Pipe { reader, writer, capacity, held: 0 })
+            Ok(pipe)
         }
 
         /// Bytes that went in and have not come out.
@@ -77,6 +85,45 @@ mod linux {
             {
                 pipes.push(self);
             }
+        }
+    }
+
+    impl Drop for Pipe {
+        fn drop(&mut self) {
+            LIVE.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use std::io::{Read, Write};
+        use std::net::{TcpListener, TcpStream};
+
+        #[test]
+        fn bytes_pass_and_an_emptied_pipe_serves_again() {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let connect = || {
+                let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                (near, listener.accept().unwrap().0)
+            };
+            let ((mut source, from), (to, mut sink)) = (connect(), connect());
+            let mut pipe = Pipe::take().unwrap();
+            assert!(pipe.capacity >= SMALLEST);
+            source.write_all(b"through the kernel").unwrap();
+            while pipe.held() == 0 {
+                match pipe.fill(&from) {
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                    Ok(moved) => assert!(moved > 0),
+                }
+            }
+            while pipe.held() > 0 {
+                pipe.drain(&to).unwrap();
+            }
+            pipe.give_back();
+            let mut got = [0; 18];
+            sink.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"through the kernel");
         }
     }
 }
