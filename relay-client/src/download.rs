@@ -5,8 +5,8 @@
 //! journal or of the origin.
 
 use crate::event::Event;
-use crate::failure::Failure;
-use crate::journal::{Entry, Journal, Keeper};
+use crate::failure::{Failure, copy_of};
+use crate::journal::{Entry, Journal, KeepError, Keeper};
 use crate::part_file::{PartFile, file_time};
 use crate::plan::{Plan, Target};
 use crate::progress::Reporter;
@@ -49,6 +49,8 @@ pub struct Download<'a> {
     placed: Placed,
     fetched: u64,
     looked: bool,
+    /// Some chunks are from an earlier run and were compared with that run's hashes only.
+    resumed: bool,
     stood: bool,
 }
 
@@ -95,6 +97,7 @@ impl<'a> Download<'a> {
             placed: Placed::default(),
             fetched: 0,
             looked: false,
+            resumed: false,
             stood: false,
         }
     }
@@ -115,6 +118,21 @@ impl<'a> Download<'a> {
     #[must_use]
     pub fn is_stream(&self) -> bool {
         !matches!(self.plan.target, Target::File(_))
+    }
+
+    /// Whether everything is here and is not what was expected, and some of it was never compared with this origin's hashes.
+    /// Another attempt does that.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        let Some(version) = &self.version else { return false };
+        let differs = |expected| expected != FileHash::of_chunks(&self.placed.hashes);
+        self.resumed && self.placed.is_whole(version.size.bytes()) && self.plan.expected.is_some_and(differs)
+    }
+
+    /// Gives back the room that was asked for and is not used.
+    pub fn release(&self) {
+        // A failure costs only room, and the run has a better one to tell.
+        let _ = self.part().map(PartFile::release);
     }
 
     /// Says what a later run finds.
@@ -155,6 +173,7 @@ impl<'a> Download<'a> {
             }
             (Status::OK | Status::PARTIAL, Question::Whole(_)) => self.whole(&mut session, &head).await,
             (Status::OK | Status::PARTIAL, Question::Missing(runs)) => {
+                self.reserve()?;
                 self.tell_size();
                 self.receive_runs(&mut session, &runs, Some(head)).await
             }
@@ -179,15 +198,17 @@ impl<'a> Download<'a> {
     }
 
     /// Makes sure that a later run finds what is here.
-    pub async fn keep(&mut self) {
-        let (Some(version), Some(output)) = (&self.version, &mut self.output) else { return };
-        let Some(keeper) = &mut output.keeper else { return };
+    ///
+    /// # Errors
+    /// [`Failure::Local`] when data did not reach the disk, now or before.
+    pub async fn keep(&mut self) -> Result<(), Failure> {
+        let (Some(version), Some(output)) = (&self.version, &mut self.output) else { return Ok(()) };
+        let Some(keeper) = &mut output.keeper else { return Ok(()) };
         if self.placed.is_empty() {
-            return;
+            return Ok(());
         }
-        if let Err(error) = keeper.keep_all(version, || self.placed.entries()).await {
-            tell_not_kept(self.reporter, keeper, &error);
-        }
+        let kept = keeper.keep_all(version, || self.placed.entries()).await;
+        kept.or_else(|error| not_kept(self.reporter, keeper, error))
     }
 
     /// Gives the whole file its name.
@@ -197,8 +218,9 @@ impl<'a> Download<'a> {
     pub async fn finish(&mut self) -> Result<(), Failure> {
         let hash = FileHash::of_chunks(&self.placed.hashes);
         if let Some(expected) = self.plan.expected.filter(|expected| *expected != hash) {
-            self.keep().await;
-            return Err(Failure::NotExpected { expected, got: hash });
+            self.keep().await?;
+            let part = self.part().map(|part| part.path().to_owned());
+            return Err(Failure::NotExpected { expected, got: hash, part });
         }
         let (Some(version), Some(output)) = (&self.version, self.output.take()) else { return Ok(()) };
         let (size, modified) = (version.size.bytes(), version.modified);
@@ -206,7 +228,7 @@ impl<'a> Download<'a> {
             return Err(Failure::local("complete", &output.path, io::Error::other("chunks are missing")));
         }
         if let Some(keeper) = output.keeper {
-            let part = keeper.into_part().await;
+            let part = keeper.into_part().await.map_err(|e| Failure::local("write", &output.path, e))?;
             let finished = spawn_blocking(move || part.finish(size, modified)).await;
             finished.map_err(|e| Failure::local("complete", &output.path, io::Error::other(e)))??;
         }
@@ -234,12 +256,19 @@ impl<'a> Download<'a> {
         if !found.is_empty() {
             self.place(&found);
             self.version = Some(held.file);
+            self.resumed = true;
         }
         Ok(())
     }
 
     fn question(&self) -> Question {
         if let Some(version) = &self.version {
+            if self.is_doubtful() {
+                self.reporter.note(
+                    "what is here is not what was expected; comparing it with the origin's hashes".to_owned(),
+                );
+                return Question::Hashes(Conditions::default());
+            }
             let missing = self.placed.missing(version.size.bytes());
             return if missing.is_empty() { Question::Stat } else { Question::Missing(missing) };
         }
@@ -288,10 +317,8 @@ impl<'a> Download<'a> {
             return Err(session.broken(AnswerError::Protocol("other chunks than were asked for")));
         }
         self.begin(&body.file).await?;
-        if let Some(part) = self.part() {
-            part.clear()?;
-            part.reserve(size)?;
-        }
+        self.part().map_or(Ok(()), PartFile::clear)?;
+        self.reserve()?;
         self.tell_size();
         self.receive(session, &body).await?;
         Ok(End::Whole)
@@ -306,6 +333,7 @@ impl<'a> Download<'a> {
             keeper.forget().await;
         }
         self.placed = Placed::default();
+        self.resumed = false;
         self.version = Some(version.clone());
         Ok(())
     }
@@ -356,9 +384,7 @@ impl<'a> Download<'a> {
         if here > 0 {
             self.reporter.note(format!("{} of {} are here already", show::bytes(here), show::bytes(size)));
         }
-        if let Some(part) = self.part() {
-            part.reserve(size)?;
-        }
+        self.reserve()?;
         let missing = self.placed.missing(size);
         self.tell_size();
         self.receive_runs(session, &missing, None).await
@@ -433,6 +459,12 @@ impl<'a> Download<'a> {
 
     fn part(&self) -> Option<&PartFile> {
         self.output.as_ref().and_then(|output| output.keeper.as_ref()).map(Keeper::part)
+    }
+
+    /// Asks for room for all of the version, before any of its bytes come.
+    fn reserve(&self) -> Result<(), Failure> {
+        let (Some(part), Some(version)) = (self.part(), &self.version) else { return Ok(()) };
+        part.reserve(version.size.bytes())
     }
 
     fn place(&mut self, found: &[Entry]) {
@@ -544,8 +576,8 @@ impl<'a> Download<'a> {
                         came = &mut receiving => break Ok(came),
                         _ = ticks.tick() => {
                             let looked = verifiers.look(|settled| output.account(settled, placed, fetched));
-                            output.keep_if_due(&body.file, placed, reporter).await;
-                            if let Err(failure) = looked {
+                            let kept = output.keep_if_due(&body.file, placed, reporter).await;
+                            if let Err(failure) = looked.and(kept) {
                                 break Err(failure);
                             }
                         }
@@ -578,11 +610,17 @@ fn is_same_version(begun: Option<&FileFacts>, now: Option<&FileFacts>) -> bool {
     begun.map(key) == now.map(key)
 }
 
-fn tell_not_kept(reporter: &Reporter, keeper: &Keeper, error: &io::Error) {
+/// A journal that was not written is only told; lost data ends the run.
+fn not_kept(reporter: &Reporter, keeper: &Keeper, error: KeepError) -> Result<(), Failure> {
+    let error = match error {
+        KeepError::Data(error) => return Err(Failure::local("write", keeper.part().path(), error)),
+        KeepError::Journal(error) => error,
+    };
     let path = show::path(keeper.part().journal_path());
     reporter.note(format!(
         "cannot write {path}: {error}; if this run is interrupted, the next one starts afresh"
     ));
+    Ok(())
 }
 
 impl Output {
@@ -621,19 +659,16 @@ impl Output {
         }
     }
 
-    async fn keep_if_due(&mut self, version: &FileFacts, placed: &Placed, reporter: &Reporter) {
-        let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_due()) else { return };
-        if let Err(error) = keeper.keep(version, || placed.entries()).await {
-            tell_not_kept(reporter, keeper, &error);
-        }
+    async fn keep_if_due(
+        &mut self,
+        version: &FileFacts,
+        placed: &Placed,
+        reporter: &Reporter,
+    ) -> Result<(), Failure> {
+        let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_due()) else { return Ok(()) };
+        let kept = keeper.keep(version, || placed.entries()).await;
+        kept.or_else(|error| not_kept(reporter, keeper, error))
     }
-}
-
-/// The same error once more, for errors of the system cannot be cloned.
-fn copy_of(error: &io::Error) -> io::Error {
-    error
-        .raw_os_error()
-        .map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
 }
 
 /// What a quick look compares; none when there is no such file.
@@ -721,5 +756,49 @@ mod tests {
         (0..7).for_each(|index| placed.set(index, hash));
         assert!(placed.is_whole(size) && runs(&placed).is_empty());
         assert!(Placed::default().is_whole(0));
+    }
+
+    /// A plan for a file of one chunk, and that file's facts.
+    #[cfg(unix)]
+    fn small(target: &Path) -> (Plan, FileFacts) {
+        let plan = Plan {
+            route: relay_proto::route::Route::parse(b"f\n127.0.0.1 9\n").unwrap(),
+            target: Target::File(target.to_owned()),
+            silence: Duration::from_secs(1),
+            deadline: None,
+            retry: crate::retry::RetryLimits::default(),
+            expected: None,
+            checksum: false,
+        };
+        let version = FileFacts {
+            size: Size::try_from(5).unwrap(),
+            modified: Timestamp::new(1, 2).unwrap(),
+            entity_tag: "a".to_owned().try_into().unwrap(),
+            executable: false,
+        };
+        (plan, version)
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_file_whose_data_did_not_reach_the_disk_never_gets_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("f");
+        let (plan, version) = small(&target);
+        let reporter = Reporter::silent();
+        let mut download = Download::new(&plan, &reporter);
+        // There is a part file that could be renamed, and what is written goes to a device that cannot be synced.
+        fs::write(directory.path().join("f.part"), "12345").unwrap();
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+        download.output = Some(Output::part(PartFile::over(&target, null)).unwrap());
+        download.version = Some(version);
+        download.place(&[(0, ChunkHash::of(b"12345", 0, 5))]);
+        let is_told = |ended: &Result<(), Failure>| matches!(ended, Err(Failure::Local { path, .. }) if path.ends_with("f.part"));
+        for _ in 0..2 {
+            let kept = download.keep().await;
+            assert!(is_told(&kept), "{kept:?}");
+        }
+        let finished = download.finish().await;
+        assert!(is_told(&finished) && !target.exists(), "{finished:?}");
     }
 }

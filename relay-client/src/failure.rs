@@ -54,12 +54,14 @@ pub enum Failure {
         index: u64,
     },
     /// The file is verified, but it is another one than was expected.
-    #[error("the file's hash is {got}, but {expected} was expected; it did not get its final name")]
+    #[error("the file's hash is {got}, but {expected} was expected; it did not get its final name{hint}", hint = afresh(.part))]
     NotExpected {
         /// What was asked for.
         expected: FileHash,
         /// What came.
         got: FileHash,
+        /// Where it is, when it is in a file.
+        part: Option<PathBuf>,
     },
     /// The origin has another version than the one whose first bytes went out.
     #[error("the file changed at the origin, and what was written to the output cannot be taken back")]
@@ -111,6 +113,11 @@ fn hint(error: &WalkError) -> &'static str {
     }
 }
 
+fn afresh(part: &Option<PathBuf>) -> String {
+    let path = part.as_ref().map(|part| show::path(part));
+    path.map(|path| format!("; delete {path} to start afresh")).unwrap_or_default()
+}
+
 fn local_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room or save elsewhere with -o",
@@ -118,6 +125,14 @@ fn local_hint(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "; save elsewhere with -o",
         _ => "",
     }
+}
+
+/// The same error once more, for errors of the system cannot be cloned.
+#[must_use]
+pub fn copy_of(error: &io::Error) -> io::Error {
+    error
+        .raw_os_error()
+        .map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
 }
 
 impl Failure {

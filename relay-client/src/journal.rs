@@ -5,6 +5,7 @@
 //! the chunk's data has been synced; a new journal replaces the old one by a rename. So whatever a power cut leaves is
 //! either right or ignored. What is read here is a claim: every chunk is hashed again before it counts.
 
+use crate::failure::copy_of;
 use crate::part_file::{PartFile, directory_of, with_suffix};
 use crate::platform::{open_no_follow, sync_directory};
 use relay_proto::chunk::chunk_count;
@@ -134,6 +135,16 @@ fn check(index: u64, hash: &[u8; 32], binding: &[u8; 32]) -> [u8; 8] {
 /// How often verified chunks are put into the journal. A power cut costs what came since.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// What was not kept.
+#[derive(Debug)]
+pub enum KeepError {
+    /// Data did not reach the disk. The system says so once and then forgets it, and what it holds in memory may still look
+    /// right; so it counts for good.
+    Data(io::Error),
+    /// Only the journal was not written. A later run finds less.
+    Journal(io::Error),
+}
+
 /// Keeps the journal of a download beside the receiving: data first, then the journal. A download that takes less than a second
 /// never gets one.
 pub struct Keeper {
@@ -141,15 +152,17 @@ pub struct Keeper {
     journal: Option<Journal>,
     /// Placed, and not yet in the journal.
     fresh: Vec<Entry>,
-    running: Option<JoinHandle<io::Result<Journal>>>,
+    running: Option<JoinHandle<Result<Journal, KeepError>>>,
     last: Instant,
+    /// Why data did not reach the disk, once it did not. Nothing is put into the journal from then on.
+    lost: Option<io::Error>,
 }
 
 impl Keeper {
     /// A keeper for what is placed into `part`.
     #[must_use]
     pub fn new(part: PartFile) -> Keeper {
-        Keeper { part, journal: None, fresh: Vec::new(), running: None, last: Instant::now() }
+        Keeper { part, journal: None, fresh: Vec::new(), running: None, last: Instant::now(), lost: None }
     }
 
     /// The part file.
@@ -165,9 +178,8 @@ impl Keeper {
 
     /// Begins anew, for another version: the next journal will replace the one that is there.
     pub async fn forget(&mut self) {
-        if let Some(running) = self.running.take() {
-            let _ = running.await;
-        }
+        // Lost data is remembered: the other version may reuse some of it.
+        let _ = self.collect().await;
         self.journal = None;
         self.fresh.clear();
     }
@@ -186,20 +198,25 @@ impl Keeper {
     ///
     /// # Errors
     /// That the keeping before failed.
-    pub async fn keep(&mut self, file: &FileFacts, placed: impl FnOnce() -> Vec<Entry>) -> io::Result<()> {
+    pub async fn keep(
+        &mut self,
+        file: &FileFacts,
+        placed: impl FnOnce() -> Vec<Entry>,
+    ) -> Result<(), KeepError> {
         self.collect().await?;
         self.last = Instant::now();
         let fresh = std::mem::take(&mut self.fresh);
-        let data = self.part.try_clone()?;
+        let data = self.part.try_clone().map_err(KeepError::Journal)?;
         let (journal, path) = (self.journal.take(), self.part.journal_path().to_owned());
         let all = if journal.is_none() { placed() } else { Vec::new() };
         let file = file.clone();
         self.running = Some(spawn_blocking(move || {
-            data.sync_data()?;
-            match journal {
+            data.sync_data().map_err(KeepError::Data)?;
+            let journal = match journal {
                 Some(mut journal) => journal.append(&fresh).map(|()| journal),
                 None => Journal::create(&path, &file, &all),
-            }
+            };
+            journal.map_err(KeepError::Journal)
         }));
         Ok(())
     }
@@ -207,12 +224,12 @@ impl Keeper {
     /// Keeps everything, and returns when it is kept.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's, and again that data was lost before.
     pub async fn keep_all(
         &mut self,
         file: &FileFacts,
         placed: impl FnOnce() -> Vec<Entry>,
-    ) -> io::Result<()> {
+    ) -> Result<(), KeepError> {
         self.collect().await?;
         if self.fresh.is_empty() && self.journal.is_some() {
             return Ok(());
@@ -221,17 +238,29 @@ impl Keeper {
         self.collect().await
     }
 
-    async fn collect(&mut self) -> io::Result<()> {
-        if let Some(running) = self.running.take() {
-            self.journal = Some(running.await.map_err(io::Error::other)??);
+    /// Takes the result of the keeping that runs. It is taken only once it is there, so that nobody who stops waiting loses it.
+    async fn collect(&mut self) -> Result<(), KeepError> {
+        if let Some(running) = &mut self.running {
+            let kept = running.await;
+            self.running = None;
+            match kept.unwrap_or_else(|e| Err(KeepError::Data(io::Error::other(e)))) {
+                Ok(journal) => self.journal = Some(journal),
+                Err(KeepError::Data(error)) => self.lost = Some(error),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        self.lost.as_ref().map_or(Ok(()), |error| Err(KeepError::Data(copy_of(error))))
     }
 
     /// The part file, for finishing it. Nothing is kept any more.
-    pub async fn into_part(mut self) -> PartFile {
-        let _ = self.collect().await;
-        self.part
+    ///
+    /// # Errors
+    /// That data was lost at any time before: syncing once more would not tell.
+    pub async fn into_part(mut self) -> io::Result<PartFile> {
+        match self.collect().await {
+            Err(KeepError::Data(error)) => Err(error),
+            Ok(()) | Err(KeepError::Journal(_)) => Ok(self.part),
+        }
     }
 }
 
@@ -297,6 +326,52 @@ mod tests {
             let chunks = Journal::read(&path).map(|held| held.chunks).unwrap_or_default();
             assert!(chunks.iter().all(|entry| whole.chunks.contains(entry)), "{at}");
         }
+    }
+
+    /// A part file that takes every byte and cannot be synced.
+    #[cfg(unix)]
+    fn unsyncable(target: &Path) -> PartFile {
+        let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+        assert!(null.sync_data().is_err());
+        PartFile::over(target, null)
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn lost_data_is_told_again_and_never_journalled() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::new(unsyncable(&directory.path().join("f")));
+        for _ in 0..2 {
+            keeper.placed(entry(0));
+            let kept = keeper.keep_all(&facts("a"), || vec![entry(0)]).await;
+            assert!(matches!(kept, Err(KeepError::Data(_))), "{kept:?}");
+        }
+        assert!(!keeper.part().journal_path().exists());
+        // From now on the file can be synced, as one can after the system has told its error once.
+        keeper.part = PartFile::over(&directory.path().join("f"), tempfile::tempfile().unwrap());
+        keeper.forget().await;
+        assert!(keeper.into_part().await.is_err());
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn lost_data_that_nobody_waited_for_is_told_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::new(unsyncable(&directory.path().join("f")));
+        keeper.keep(&facts("a"), || vec![entry(0)]).await.unwrap();
+        keeper.forget().await;
+        assert!(keeper.into_part().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_cannot_be_written_does_not_spoil_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let part = PartFile::open(&directory.path().join("f")).unwrap();
+        fs::create_dir(part.journal_path()).unwrap();
+        let mut keeper = Keeper::new(part);
+        let kept = keeper.keep_all(&facts("a"), || vec![entry(0)]).await;
+        assert!(matches!(kept, Err(KeepError::Journal(_))), "{kept:?}");
+        keeper.into_part().await.unwrap();
     }
 
     #[test]

@@ -62,6 +62,13 @@ impl PartFile {
         with_suffix(target, ".part").symlink_metadata().is_ok()
     }
 
+    /// The part file of `target` over another file.
+    #[cfg(test)]
+    pub fn over(target: &Path, file: File) -> PartFile {
+        let path = with_suffix(target, ".part");
+        PartFile { target: target.to_owned(), journal: with_suffix(&path, ".journal"), path, file }
+    }
+
     /// Another handle to the open file.
     ///
     /// # Errors
@@ -98,7 +105,15 @@ impl PartFile {
         self.file.set_len(0).map_err(|e| Failure::local("write", &self.path, e))
     }
 
-    /// Asks for room for `size` bytes.
+    /// Gives back the room that was asked for and not used. Nobody may write meanwhile.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn release(&self) -> io::Result<()> {
+        platform::release(&self.file)
+    }
+
+    /// Asks for room for `size` bytes. Nobody may write meanwhile.
     ///
     /// # Errors
     /// [`Failure::Local`] when there is none.

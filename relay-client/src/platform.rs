@@ -100,7 +100,8 @@ pub fn is_still(_file: &File, _path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Asks the file system for room for a file of `len` bytes, so that a full disk is known at the start.
+/// Asks the file system for room for a file of `len` bytes, so that a full disk is known at the start. When there is none,
+/// nothing stays allocated beyond the file's end. Nobody may write to the file meanwhile.
 ///
 /// # Errors
 /// Only that there is no room; a file system that cannot promise room is no error.
@@ -109,7 +110,11 @@ pub fn reserve(file: &File, len: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
     use rustix::io::Errno;
     match fallocate(file, FallocateFlags::KEEP_SIZE, 0, len) {
-        Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(errno.into()),
+        Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
+            // Some file systems allocate what there is before they say that it is not enough.
+            let _ = release(file);
+            Err(errno.into())
+        }
         _ => Ok(()),
     }
 }
@@ -123,10 +128,36 @@ pub fn reserve(_file: &File, _len: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives back what was allocated beyond the end of `file`, for which setting the length that it has is enough. Nobody may
+/// write to it meanwhile.
+///
+/// # Errors
+/// The system's.
+pub fn release(file: &File) -> io::Result<()> {
+    file.set_len(file.metadata()?.len())
+}
+
 /// Makes a rename in `directory` survive a power cut, where directories can be synced.
 ///
 /// # Errors
 /// The system's.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn what_was_reserved_is_given_back() {
+        let file = tempfile::tempfile().unwrap();
+        write_all_at(&file, b"abc", 0).unwrap();
+        reserve(&file, 8 << 20).unwrap();
+        release(&file).unwrap();
+        let meta = file.metadata().unwrap();
+        assert_eq!(meta.len(), 3);
+        assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
+    }
 }

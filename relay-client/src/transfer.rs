@@ -45,12 +45,18 @@ pub async fn fetch(plan: &Plan, reporter: &Reporter, until: &Until) -> Result<()
         let ended = settled(&mut download, ended).await;
         let failure = match ended {
             Ok(End::Same) => return Ok(()),
+            // What an earlier run left may have been forged on its way here; the origin can tell which of it.
+            Ok(End::Whole) if download.is_doubtful() => continue,
             Ok(End::Whole) => return download.finish().await,
             Err(failure) => failure,
         };
         let attempt = Attempt { stood: download.has_stood(), advanced: download.fetched() > before };
-        download.keep().await;
+        if let Err(lost) = download.keep().await {
+            download.release();
+            return Err(lost);
+        }
         let Some(again) = retries.after(&failure, attempt) else {
+            download.release();
             download.tell_kept();
             return Err(explain(failure, plan, until).await);
         };
@@ -66,6 +72,7 @@ pub async fn fetch(plan: &Plan, reporter: &Reporter, until: &Until) -> Result<()
             Ok(())
         };
         if let Err(end) = until.bound(paused).await {
+            download.release();
             download.tell_kept();
             return Err(end.after(failure));
         }

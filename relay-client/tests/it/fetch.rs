@@ -51,7 +51,7 @@ fn an_expected_hash() {
     let origin = Origin::good(&sample);
     let place = Place::new();
     let (good, bad) = (format!("b3:{}", sample.b3()), format!("b3:{}", Sample::new(1, 1, "").b3()));
-    place.fetch("f", origin.port, &["--expect", &bad]).check(7, &good);
+    place.fetch("f", origin.port, &["--expect", &bad]).check(7, &good).check(7, "delete f.part");
     assert!(!place.path("f").exists());
     place.fetch("f", origin.port, &["--expect", &good]).check(0, "verified");
     assert!(place.read("f") == *sample.bytes);

@@ -5,7 +5,7 @@ use crate::origin::{Origin, Sample, head};
 use relay_proto::chunk::CHUNK_LEN;
 use relay_proto::file::Conditions;
 use rustix::process::{Pid, Signal, kill_process};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
 /// An origin that sends one chunk of three, and then holds the connection until the client goes.
@@ -35,6 +35,9 @@ fn an_interrupted_client_keeps_what_it_has() {
         kill_process(Pid::from_child(&child), signal).unwrap();
         end(child).check(130, "interrupted").check(130, "f.part keeps 1.00 MiB of 3.00 MiB");
         assert!(!place.path("f").exists() && place.path("f.part").exists());
+        // Nor does it hold the room for what did not come.
+        let blocks = std::fs::metadata(place.path("f.part")).unwrap().blocks();
+        assert!(blocks * 512 < 2 * CHUNK_LEN, "{blocks} blocks");
     }
 }
 

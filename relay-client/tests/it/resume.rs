@@ -188,6 +188,34 @@ fn a_local_copy_with_the_expected_hash_is_enough() {
 }
 
 #[test]
+fn forged_chunks_of_an_earlier_run_are_replaced() {
+    let sample = Sample::new(SIZE, 13, "v1");
+    let expected = format!("b3:{}", sample.b3());
+    let origin = Origin::good(&sample);
+    // Part of it came over a chain that forged a chunk, and the same run replaces it.
+    let place = begun(&sample.changed(2, "v1"), 4);
+    place.fetch("f", origin.port, &["--expect", &expected]).check(0, "comparing it with the origin's hashes");
+    assert_eq!(fetched(&origin), [(4, Some(7)), (2, Some(3))]);
+    check_whole(&place, &sample);
+}
+
+#[test]
+fn a_whole_part_file_with_forged_chunks_is_mended() {
+    let sample = Sample::new(SIZE, 14, "v1");
+    let expected = format!("b3:{}", sample.b3());
+    let (forging, place) = (Origin::good(&sample.changed(2, "v1")), Place::new());
+    // As long as the forger is on the way, nothing gets the final name, and the run ends.
+    for _ in 0..2 {
+        place.fetch("f", forging.port, &["--expect", &expected]).check(7, "delete f.part to start afresh");
+        assert_eq!(place.names(), ["f.part", "f.part.journal"]);
+    }
+    let origin = Origin::good(&sample);
+    place.fetch("f", origin.port, &["--expect", &expected]).check(0, "verified");
+    assert_eq!(fetched(&origin), [(2, Some(3))]);
+    check_whole(&place, &sample);
+}
+
+#[test]
 fn a_second_client_says_so_and_stops() {
     let sample = Sample::new(SIZE, 11, "v1");
     let origin = Origin::start(move |mut visit| {
