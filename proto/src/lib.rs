@@ -26,7 +26,7 @@
 //! | --- | --- |
 //! | [`frame`] | the preface, and how a message becomes bytes |
 //! | [`hop`] | the hop layer's messages: `open`, `hello`, `failed` |
-//! | [`file`] | the file layer's messages: `get`, `stat`, `hashes`, `list`, `head`, `page` |
+//! | [`mod@file`] | the file layer's messages: `get`, `stat`, `hashes`, `list`, `head`, `page` |
 //! | [`chunk`] | which bytes of a file belong to which chunk, and what follows each chunk |
 //! | [`digest`] | hashes of chunks and of files |
 //! | [`address`] | a hop's host and port, in every form people write |

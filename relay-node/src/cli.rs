@@ -51,7 +51,7 @@ pub struct Settings {
 
     /// Listen here; an address with a port, or an address alone to go with PORT (again and again)
     ///
-    /// Without it the node listens on 127.0.0.1 alone. 0.0.0.0 is every IPv4 address of the machine, [::] every IPv6 one.
+    /// Without it the node listens on 127.0.0.1 alone. 0.0.0.0 is every IPv4 address of the machine, `[::]` every IPv6 one.
     #[arg(
         long,
         value_name = "ADDR",
@@ -144,7 +144,7 @@ pub struct Settings {
     #[arg(long, env = "RELAY_NODE_FORWARD_PROXY", help_heading = "Proxy and gateway")]
     pub forward_proxy: bool,
 
-    /// Let the forward proxy go to HOST[:PORT]: a name, *.name, an address, a network, or * (again and again)
+    /// Let the forward proxy go to `HOST[:PORT]`: a name, *.name, an address, a network, or * (again and again)
     ///
     /// * and *.name reach public addresses only; loopback, link-local and private ones must be named.
     #[arg(
