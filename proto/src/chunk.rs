@@ -4,8 +4,7 @@ use crate::digest::ChunkHash;
 use crate::limits::MAX_SIZE;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a chunk; only a file's last chunk may be shorter. Chunks are aligned, so chunk `i` starts at `i * CHUNK_LEN`.
-pub const CHUNK_LEN: u64 = 1 << 20;
+pub use crate::limits::CHUNK_LEN;
 
 /// How many chunks a file of `size` bytes has: none when it is empty.
 #[must_use]

@@ -4,7 +4,7 @@
 //! hashes therefore merge into the file's hash, which is what `b3sum` prints. The only chunk of a file that has just
 //! one has the file's hash itself, and an empty file has no chunk. (The BLAKE3 paper, sections 2.1 and 2.4.)
 
-use crate::chunk::CHUNK_LEN;
+use crate::limits::CHUNK_LEN;
 use alloc::string::String;
 use alloc::vec::Vec;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};

@@ -25,6 +25,8 @@ pub const MAX_ENTITY_TAG: usize = 64;
 pub const MAX_PAGE: usize = 1000;
 /// The most requests that may wait for their answer on one pipe.
 pub const MAX_PIPELINED: usize = 32;
+/// Bytes of a chunk; only a file's last chunk may be shorter. Chunks are aligned, so chunk `i` starts at `i * CHUNK_LEN`.
+pub const CHUNK_LEN: u64 = 1 << 20;
 /// The largest size and offset: what a double holds exactly, so that JSON of every language agrees.
 pub const MAX_SIZE: u64 = (1 << 53) - 1;
 

@@ -5,7 +5,7 @@ use clap::Parser;
 use relay_client::stop::Stop;
 use relay_node::access_log::AccessLog;
 use relay_node::config::Config;
-use relay_node::server::{self, Listeners};
+use relay_node::server::{Ended, Listeners, Server};
 use relay_node::stop::StopSource;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 struct DemoNode {
     address: SocketAddr,
     stop: StopSource,
-    task: JoinHandle<anyhow::Result<server::Ended>>,
+    task: JoinHandle<Ended>,
 }
 
 impl DemoNode {
@@ -59,13 +59,13 @@ impl DemoNode {
         let listeners = Listeners::bind(&config.listen)?;
         let address = listeners.addresses()?.first().copied().context("the node listens nowhere")?;
         let (source, stop) = relay_node::stop::channel();
-        let task = tokio::spawn(server::run(listeners, config, AccessLog::off(), stop));
+        let task = tokio::spawn(Server::new(listeners, config, AccessLog::off(), stop)?.run());
         Ok(DemoNode { address, stop: source, task })
     }
 
     async fn stop(self) -> anyhow::Result<()> {
         self.stop.stop();
-        self.task.await??;
+        self.task.await?;
         Ok(())
     }
 }

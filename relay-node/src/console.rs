@@ -8,7 +8,7 @@ use crate::stop::StopSource;
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use std::io::{self, BufRead, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Asks for the port when there is somebody to ask: a terminal that this process is in the foreground of. Else, and for an
 /// empty answer, it is `default`.
@@ -38,35 +38,41 @@ fn ask_port_on(input: &mut impl BufRead, output: &mut impl Write, default: u16) 
     bail!("no port was given; write it behind the command: relay-node 12000")
 }
 
-/// Says what the node listens on, serves, and will relay to.
+/// What the node listens on, serves, and will relay to: a line each, for [`announce`].
+#[must_use]
+pub fn announcement(addresses: &[SocketAddr], config: &Config) -> Vec<String> {
+    let mut lines: Vec<String> = addresses.iter().map(|address| format!("listening on {address}")).collect();
+    let shown = config.root_path.canonicalize().unwrap_or_else(|_| config.root_path.clone());
+    lines.push(format!(
+        "serving {}{}",
+        shown.display(),
+        if config.hidden { ", hidden files too" } else { "" }
+    ));
+    lines.push(format!("relaying to {}", config.policy));
+    lines.extend(http_roles(config));
+    if config.policy.is_open() {
+        lines
+            .push("warning: --allow-next makes this an open relay for everybody who can reach it".to_owned());
+    }
+    if addresses.iter().all(|address| address.ip().is_loopback()) {
+        let note = "note: a tunnel to this port (ngrok, ssh -L) opens all of this to whoever uses the tunnel";
+        lines.push(note.to_owned());
+    }
+    if let Some(public) = addresses.iter().find(|address| address.ip().is_unspecified()) {
+        lines.push(format!("note: {public} is every address of this machine, its public ones too"));
+    }
+    lines
+}
+
+/// Says these lines to the operator and to the log. Only once the node is ready: whoever waits for them may connect.
 ///
 /// # Errors
 /// Standard output's.
-pub fn announce(addresses: &[SocketAddr], config: &Config) -> io::Result<()> {
+pub fn announce(lines: &[String]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for address in addresses {
-        writeln!(out, "listening on {address}")?;
-        tracing::info!(%address, "listening");
-    }
-    let shown = config.root_path.canonicalize().unwrap_or_else(|_| config.root_path.clone());
-    writeln!(out, "serving {}{}", shown.display(), if config.hidden { ", hidden files too" } else { "" })?;
-    writeln!(out, "relaying to {}", config.policy)?;
-    for line in http_roles(config) {
+    for line in lines {
         writeln!(out, "{line}")?;
-    }
-    let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
-    if config.policy.is_open() {
-        writeln!(out, "warning: --allow-next makes this an open relay for everybody who can reach it")?;
-        tracing::warn!(policy = %config.policy, "this is an open relay");
-    }
-    if is_loopback {
-        writeln!(
-            out,
-            "note: a tunnel to this port (ngrok, ssh -L) opens all of this to whoever uses the tunnel"
-        )?;
-    }
-    if let Some(public) = addresses.iter().find(|address| is_everywhere(address.ip())) {
-        writeln!(out, "note: {public} is every address of this machine, its public ones too")?;
+        if line.starts_with("warning") { tracing::warn!("{line}") } else { tracing::info!("{line}") }
     }
     out.flush()
 }
@@ -96,10 +102,6 @@ fn http_roles(config: &Config) -> Vec<String> {
         lines.push(format!("caching in {}, at most {}", cache.directory.display(), ByteSize::b(cache.size)));
     }
     lines
-}
-
-fn is_everywhere(ip: IpAddr) -> bool {
-    ip.is_unspecified()
 }
 
 /// Says how it ended.

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Parser;
 use relay_node::cli::Cli;
 use relay_node::config::{Config, DEFAULT_PORT};
-use relay_node::server::{self, Ended, Listeners};
+use relay_node::server::{Ended, Listeners, Server};
 use relay_node::{console, logging, platform, stop};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -41,8 +41,10 @@ fn run(config: Config) -> anyhow::Result<Ended> {
         let listeners = Listeners::bind(&config.listen)?;
         let (source, stop) = stop::channel();
         console::watch_signals(source)?;
-        console::announce(&listeners.addresses()?, &config)?;
-        server::run(listeners, config, access_log, stop).await
+        let announcement = console::announcement(&listeners.addresses()?, &config);
+        let server = Server::new(listeners, config, access_log, stop)?;
+        console::announce(&announcement)?;
+        anyhow::Ok(server.run().await)
     })?;
     console::farewell(ended);
     // Connections that are cut write their lines now. Whatever still runs in the blocking pool reads a disk that may never answer.

@@ -78,40 +78,55 @@ pub struct Ended {
     pub cut: usize,
 }
 
-/// Serves until `stop` is said, then lets connections end within the drain limit.
-///
-/// # Errors
-/// Before anything is served: a cache that cannot be opened.
-pub async fn run(
+/// A node that has everything it needs and accepts nobody yet.
+#[derive(Debug)]
+pub struct Server {
     listeners: Listeners,
-    config: Config,
-    access_log: AccessLog,
+    acceptor: Acceptor,
+    max_connections: usize,
+    drain: Duration,
     stop: Stop,
-) -> anyhow::Result<Ended> {
-    let permits = config.max_connections;
-    let drain = config.drain;
-    let node = Arc::new(Node::new(config, Arc::new(access_log), stop.clone())?);
-    let acceptor = Acceptor {
-        node,
-        permits: Arc::new(Semaphore::new(permits)),
-        refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
-        open: Arc::new(AtomicUsize::new(0)),
-    };
-    let mut accepting = JoinSet::new();
-    for listener in listeners.0 {
-        let (acceptor, stop) = (acceptor.clone(), stop.clone());
-        accepting.spawn(async move {
-            tokio::select! {
-                () = acceptor.accept_all(&listener) => {}
-                () = stop.stopped() => {}
-            }
-        });
-    }
-    while accepting.join_next().await.is_some() {}
-    Ok(acceptor.drain(permits, drain).await)
 }
 
-#[derive(Clone)]
+impl Server {
+    /// Prepares a node; must be called within a runtime.
+    ///
+    /// # Errors
+    /// A cache that cannot be opened, and what to do about it.
+    pub fn new(
+        listeners: Listeners,
+        config: Config,
+        access_log: AccessLog,
+        stop: Stop,
+    ) -> anyhow::Result<Server> {
+        let (max_connections, drain) = (config.max_connections, config.drain);
+        let acceptor = Acceptor {
+            node: Arc::new(Node::new(config, Arc::new(access_log), stop.clone())?),
+            permits: Arc::new(Semaphore::new(max_connections)),
+            refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
+            open: Arc::new(AtomicUsize::new(0)),
+        };
+        Ok(Server { listeners, acceptor, max_connections, drain, stop })
+    }
+
+    /// Serves until stop is said, then lets connections end within the drain limit.
+    pub async fn run(self) -> Ended {
+        let mut accepting = JoinSet::new();
+        for listener in self.listeners.0 {
+            let (acceptor, stop) = (self.acceptor.clone(), self.stop.clone());
+            accepting.spawn(async move {
+                tokio::select! {
+                    () = acceptor.accept_all(&listener) => {}
+                    () = stop.stopped() => {}
+                }
+            });
+        }
+        while accepting.join_next().await.is_some() {}
+        self.acceptor.drain(self.max_connections, self.drain).await
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Acceptor {
     node: Arc<Node>,
     permits: Arc<Semaphore>,
