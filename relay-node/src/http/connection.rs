@@ -69,13 +69,7 @@ enum Next {
     Refuse(Refusal),
 }
 
-pub(super) async fn run<S>(
-    stream: S,
-    already_read: &[u8],
-    peer: SocketAddr,
-    face: Arc<HttpFace>,
-    stop: Stop,
-) -> HttpOutcome
+pub(super) async fn run<S>(stream: S, peer: SocketAddr, face: Arc<HttpFace>, stop: Stop) -> HttpOutcome
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -83,7 +77,7 @@ where
         // The head and the first piece of a file are two writes; they shall not wait for each other's acknowledgement.
         let _ = socket.set_nodelay(true);
     }
-    let mut wire = Wire::new(stream, already_read);
+    let mut wire = Wire::new(stream);
     let owner = Owner { face, peer, stop };
     let mut stopped = pin!(owner.stop.stopped());
     let mut timer = Timer::default();
@@ -452,7 +446,7 @@ pub(super) async fn turn_away<S>(
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut outcome = HttpOutcome { requests: 0, sent: 0, end: refusal.end() };
-    refuse(Wire::new(stream, &[]), refusal, &Owner { face, peer, stop }, &mut outcome).await;
+    refuse(Wire::new(stream), refusal, &Owner { face, peer, stop }, &mut outcome).await;
 }
 
 /// Answers what is not given to hyper, and closes.

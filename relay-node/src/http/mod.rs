@@ -214,13 +214,12 @@ pub enum HttpEnd {
 
 /// Serves one connection until it ends. Never fails: what goes wrong is part of the outcome.
 ///
-/// A plain [`tokio::net::TcpStream`] gets large files by `sendfile` where the system has it; see [`serve_replayed`] for
-/// bytes that were already read from it.
+/// A plain [`tokio::net::TcpStream`] gets large files by `sendfile` where the system has it.
 pub async fn serve<S>(stream: S, peer: SocketAddr, face: Arc<HttpFace>, stop: Stop) -> HttpOutcome
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    serve_replayed(stream, &[], peer, face, stop).await
+    connection::run(stream, peer, face, stop).await
 }
 
 /// Answers 408 to a connection that said nothing within the limit, and closes it.
@@ -231,18 +230,4 @@ pub async fn refuse_silent(stream: TcpStream, peer: SocketAddr, face: Arc<HttpFa
 /// Answers 503 to a connection over the node's limit, and closes it.
 pub async fn refuse_busy(stream: TcpStream, peer: SocketAddr, face: Arc<HttpFace>, stop: Stop) {
     connection::turn_away(stream, connection::BUSY, peer, face, stop).await;
-}
-
-/// [`serve`] for a connection of which the first bytes were already read, to find out what it speaks.
-pub async fn serve_replayed<S>(
-    stream: S,
-    already_read: &[u8],
-    peer: SocketAddr,
-    face: Arc<HttpFace>,
-    stop: Stop,
-) -> HttpOutcome
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    connection::run(stream, already_read, peer, face, stop).await
 }

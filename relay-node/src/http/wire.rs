@@ -88,9 +88,8 @@ impl Progress {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
-    pub(super) fn new(stream: S, already_read: &[u8]) -> Self {
-        let (pending, head) = (BytesMut::from(already_read), Bytes::new());
-        Self { stream, pending, head, progress: Arc::default() }
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, pending: BytesMut::new(), head: Bytes::new(), progress: Arc::default() }
     }
 
     /// Reads what there is, at most 8 KiB, behind what is pending. 0 is the end of the stream.
