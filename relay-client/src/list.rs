@@ -1,11 +1,10 @@
 //! `relay-client list`: what the origin offers.
 
 use crate::cli::ListArguments;
-use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::plan::silence;
-use crate::progress::{Reporter, print_failure, print_json};
+use crate::progress::{Reporter, conclude};
 use crate::route_source;
 use crate::session::{Session, request};
 use crate::show;
@@ -21,16 +20,7 @@ use std::time::{Duration, SystemTime};
 
 /// Lists what the origin offers.
 pub async fn run(arguments: &ListArguments, stop: &Stop) -> Exit {
-    match list(arguments, stop).await {
-        Ok(()) => Exit::Success,
-        Err(failure) => {
-            if arguments.json {
-                print_json(&Event::failed(&failure));
-            }
-            print_failure(&failure);
-            failure.exit()
-        }
-    }
+    conclude(list(arguments, stop).await, arguments.json)
 }
 
 async fn list(arguments: &ListArguments, stop: &Stop) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 use crate::cli::ShowArguments;
 use crate::event::Event;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::show;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -152,6 +153,16 @@ pub fn print_failure(failure: &Failure) {
         Failure::Route(rendered) => eprintln!("{rendered}"),
         failure => eprintln!("error: {failure}"),
     }
+}
+
+/// The exit code of a command that ended like this; a failure is told to people, and with `json` to programs.
+pub fn conclude(result: Result<(), Failure>, json: bool) -> Exit {
+    let Err(failure) = result else { return Exit::Success };
+    if json {
+        print_json(&Event::failed(&failure));
+    }
+    print_failure(&failure);
+    failure.exit()
 }
 
 /// Writes an event as a line of JSON. Nobody is left to be told when standard output is gone.

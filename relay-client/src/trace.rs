@@ -5,7 +5,7 @@ use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::plan::silence;
-use crate::progress::{print_failure, print_json};
+use crate::progress::{conclude, print_json};
 use crate::route_source;
 use crate::session::step_event;
 use crate::show;
@@ -19,16 +19,7 @@ use std::time::Duration;
 
 /// Walks the route and shows every step.
 pub async fn run(arguments: &TraceArguments, stop: &Stop) -> Exit {
-    match trace(arguments, stop).await {
-        Ok(()) => Exit::Success,
-        Err(failure) => {
-            if arguments.json {
-                print_json(&Event::failed(&failure));
-            }
-            print_failure(&failure);
-            failure.exit()
-        }
-    }
+    conclude(trace(arguments, stop).await, arguments.json)
 }
 
 async fn trace(arguments: &TraceArguments, stop: &Stop) -> Result<(), Failure> {
