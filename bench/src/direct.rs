@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use relay_chain::chain::{Pipe, Walk, random_id, walk};
+use relay_chain::congestion::Congestion;
 use relay_chain::frames::encode;
 use relay_chain::requests::{Answers, Body};
 use relay_proto::address::Hop;
@@ -58,5 +59,7 @@ pub async fn fetch(route: &Route) -> Result<u64> {
 }
 
 async fn open(route: &Route, first_requests: &[u8]) -> Result<Pipe> {
-    Ok(walk(&Walk { route, id: random_id()?, silence: SILENCE, first_requests }, |_| {}).await?)
+    let way =
+        Walk { route, id: random_id()?, silence: SILENCE, first_requests, congestion: Congestion::SYSTEM };
+    Ok(walk(&way, |_| {}).await?)
 }

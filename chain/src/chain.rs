@@ -1,5 +1,6 @@
 //! The client's walk through a route: one `open`, one `hello` a hop, and when it ends early, who says why.
 
+use crate::congestion::Congestion;
 use crate::dial::{DialError, Dialled, dial};
 use crate::frames::{Frame, ReadError, encode, read_frame};
 use relay_proto::address::Hop;
@@ -27,6 +28,8 @@ pub struct Walk<'a> {
     pub silence: Duration,
     /// The frames of the first requests. They go out right behind the `open`, so that the answer needs no further round trip.
     pub first_requests: &'a [u8],
+    /// What the connection to the first hop gets.
+    pub congestion: Congestion,
 }
 
 /// A step of the walk, as it happens.
@@ -120,7 +123,7 @@ pub fn random_bits() -> io::Result<u64> {
 pub async fn walk(walk: &Walk<'_>, mut on_step: impl FnMut(Step)) -> Result<Pipe, WalkError> {
     let start = Instant::now();
     let at = |position| Place { position, hop: walk.route.hop(position) };
-    let dialled = dial(walk.route.hop(1), start + walk.silence, |_| true).await;
+    let dialled = dial(walk.route.hop(1), start + walk.silence, walk.congestion, |_| true).await;
     let Dialled { mut stream, address } = dialled.map_err(|e| not_dialled(&at(1), &e))?;
     on_step(Step::Connected { address, after: start.elapsed() });
 

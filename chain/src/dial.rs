@@ -2,6 +2,7 @@
 //!
 //! This is the one place that makes connections, so that other transports can be put here.
 
+use crate::congestion::Congestion;
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
 use std::io;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 /// A connection to a hop.
 #[derive(Debug)]
 pub struct Dialled {
-    /// The connected stream, without Nagle's delay and with keep-alive probes.
+    /// The connected stream, without Nagle's delay, with keep-alive probes and with the congestion control that was asked for.
     pub stream: TcpStream,
     /// The address that was reached.
     pub address: SocketAddr,
@@ -72,6 +73,7 @@ impl DialError {
 pub async fn dial(
     hop: &Hop,
     deadline: Instant,
+    congestion: Congestion,
     allow: impl Fn(SocketAddr) -> bool,
 ) -> Result<Dialled, DialError> {
     let addresses = lookup(hop, deadline).await?;
@@ -93,6 +95,7 @@ pub async fn dial(
         match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 tune(&stream);
+                congestion.apply(&socket2::SockRef::from(&stream));
                 return Ok(Dialled { stream, address: *address });
             }
             Ok(Err(error)) => last = Some(DialError::Connect(*address, error)),

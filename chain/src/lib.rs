@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | [`frames`] | reading and writing frames on a stream, never a byte more than the frame has |
 //! | [`dial`] | name lookup and connect within one time limit, with a say for whoever must allow the address |
+//! | [`congestion`] | which congestion control their sockets get |
 //! | [`chain`] | the client's walk through a route: `open`, the `hello`s, and who failed |
 //! | [`requests`] | the client's side of the file layer: requests, heads, chunks with their trailers |
 //!
 //! It runs the protocol and nothing else: no files on disk, no terminals, no policies, no retries.
 
 pub mod chain;
+pub mod congestion;
 pub mod dial;
 pub mod frames;
 pub mod requests;

@@ -56,7 +56,7 @@ impl DemoNode {
     fn start(root: &Path) -> anyhow::Result<DemoNode> {
         let arguments = ["relay-node".as_ref(), "0".as_ref(), "--root".as_ref(), root.as_os_str()];
         let config = Config::resolve(relay_node::cli::Cli::parse_from(arguments), || Ok(0))?;
-        let listeners = Listeners::bind(&config.listen)?;
+        let listeners = Listeners::bind(&config.listen, config.congestion)?;
         let address = listeners.addresses()?.first().copied().context("the node listens nowhere")?;
         let (source, stop) = relay_node::stop::channel();
         let task = tokio::spawn(Server::new(listeners, config, AccessLog::off(), stop)?.run());

@@ -2,6 +2,7 @@
 
 use crate::exit;
 use clap::{Args, Parser, Subcommand};
+use relay_chain::congestion::CongestionWish;
 use relay_proto::digest::FileHash;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -69,6 +70,9 @@ pub struct FetchArguments {
     /// How patiently.
     #[command(flatten)]
     pub time: TimeArguments,
+    /// Over which connections.
+    #[command(flatten)]
+    pub network: NetworkArguments,
     /// How often.
     #[command(flatten)]
     pub retry: RetryArguments,
@@ -114,6 +118,15 @@ pub struct TimeArguments {
     pub deadline: Option<Duration>,
 }
 
+/// How to be connected.
+#[derive(Debug, Args)]
+pub struct NetworkArguments {
+    /// Congestion control of the connections to the first hop: auto (bbr where the kernel lets this user have it), or a name
+    /// [default: the system's]
+    #[arg(long, value_name = "auto|NAME", help_heading = "Network")]
+    pub congestion: Option<CongestionWish>,
+}
+
 /// How often to try.
 #[derive(Debug, Args)]
 pub struct RetryArguments {
@@ -146,6 +159,9 @@ pub struct TraceArguments {
     /// How patiently.
     #[command(flatten)]
     pub time: TimeArguments,
+    /// Over which connections.
+    #[command(flatten)]
+    pub network: NetworkArguments,
     /// Write one event a line as JSON
     #[arg(long, help_heading = "Display")]
     pub json: bool,
@@ -166,6 +182,9 @@ pub struct ListArguments {
     /// How patiently.
     #[command(flatten)]
     pub time: TimeArguments,
+    /// Over which connections.
+    #[command(flatten)]
+    pub network: NetworkArguments,
     /// Write one entry a line as JSON
     #[arg(long, help_heading = "Display")]
     pub json: bool,

@@ -159,7 +159,8 @@ impl<'a> Download<'a> {
         let question = self.question();
         let first = self.frame(&question)?;
         let plan = self.plan;
-        let mut session = Session::connect(&plan.route, plan.silence, &first, self.reporter).await?;
+        let mut session =
+            Session::connect(&plan.route, plan.silence, plan.congestion, &first, self.reporter).await?;
         self.stood = true;
         let head = session.head().await?;
         match (head.status, question) {
@@ -765,6 +766,7 @@ mod tests {
             route: relay_proto::route::Route::parse(b"f\n127.0.0.1 9\n").unwrap(),
             target: Target::File(target.to_owned()),
             silence: Duration::from_secs(1),
+            congestion: relay_chain::congestion::Congestion::SYSTEM,
             deadline: None,
             retry: crate::retry::RetryLimits::default(),
             expected: None,

@@ -3,12 +3,13 @@
 use crate::cli::ListArguments;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::silence;
+use crate::plan::{congestion, silence};
 use crate::progress::{Reporter, conclude};
 use crate::route_source;
 use crate::session::{Session, request};
 use crate::show;
 use crate::stop::{Stop, Until};
+use relay_chain::congestion::Congestion;
 use relay_chain::requests::AnswerError;
 use relay_proto::file::{Entry, EntryKind, List, Page, RequestedName};
 use relay_proto::route::Route;
@@ -28,7 +29,8 @@ async fn list(arguments: &ListArguments, stop: &Stop) -> Result<(), Failure> {
     let prefix =
         RequestedName::try_from(prefix.as_str()).map_err(|e| Failure::Usage(format!("the prefix: {e}")))?;
     let silence = silence(arguments.time.timeout)?;
-    let listing = Listing { route: &route, prefix, recursive: arguments.recursive, silence };
+    let congestion = congestion(arguments.network.congestion)?;
+    let listing = Listing { route: &route, prefix, recursive: arguments.recursive, silence, congestion };
     let show: fn(&Page) -> io::Result<()> = if arguments.json { print_page_json } else { print_page };
     let unnameable = Until::new(stop, arguments.time.deadline).bound(listing.print(show)).await?;
     if unnameable > 0 {
@@ -57,6 +59,7 @@ struct Listing<'a> {
     prefix: RequestedName,
     recursive: bool,
     silence: Duration,
+    congestion: Congestion,
 }
 
 impl Listing<'_> {
@@ -64,7 +67,8 @@ impl Listing<'_> {
     async fn print(&self, show: fn(&Page) -> io::Result<()>) -> Result<u64, Failure> {
         let reporter = Reporter::silent();
         let first = self.request(None)?;
-        let mut session = Session::connect(self.route, self.silence, &first, &reporter).await?;
+        let mut session =
+            Session::connect(self.route, self.silence, self.congestion, &first, &reporter).await?;
         let (mut unnameable, mut after) = (0_u64, None);
         loop {
             let head = session.head().await?;

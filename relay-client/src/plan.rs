@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::retry::RetryLimits;
 use crate::route_source;
 use crate::show;
+use relay_chain::congestion::{Congestion, CongestionWish};
 use relay_proto::digest::FileHash;
 use relay_proto::limits::{MAX_SILENCE, MIN_SILENCE};
 use relay_proto::route::Route;
@@ -22,6 +23,8 @@ pub struct Plan {
     pub target: Target,
     /// The longest wait without a byte.
     pub silence: Duration,
+    /// What connections get.
+    pub congestion: Congestion,
     /// The longest run.
     pub deadline: Option<Duration>,
     /// How often to try again.
@@ -71,6 +74,7 @@ impl Plan {
         Ok(Plan {
             target,
             silence: silence(arguments.time.timeout)?,
+            congestion: congestion(arguments.network.congestion)?,
             deadline: arguments.time.deadline,
             retry: RetryLimits { retries: arguments.retry.retries, max_time: arguments.retry.retry_max_time },
             expected,
@@ -90,6 +94,14 @@ pub fn silence(timeout: Duration) -> Result<Duration, Failure> {
     }
     let (least, most) = (show::milliseconds(MIN_SILENCE), show::seconds(MAX_SILENCE));
     Err(Failure::Usage(format!("--timeout must lie between {least} and {most}")))
+}
+
+/// What the connections get.
+///
+/// # Errors
+/// [`Failure::Usage`] for one that was named and cannot be had.
+pub fn congestion(wish: Option<CongestionWish>) -> Result<Congestion, Failure> {
+    Congestion::of(wish).map_err(|error| Failure::Usage(format!("--congestion: {error}")))
 }
 
 fn expected(flag: Option<FileHash>, route: Option<FileHash>) -> Result<Option<FileHash>, Failure> {

@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::progress::Reporter;
 use crate::stop::Until;
 use relay_chain::chain::{Step, Walk, random_id, walk};
+use relay_chain::congestion::Congestion;
 use relay_chain::requests::{AnswerError, Answers, Body};
 use relay_proto::file::Head;
 use relay_proto::frame::{Message, encode};
@@ -40,6 +41,7 @@ impl<'a> Session<'a> {
     pub async fn connect(
         route: &'a Route,
         silence: Duration,
+        congestion: Congestion,
         first: &[u8],
         reporter: &Reporter,
     ) -> Result<Session<'a>, Failure> {
@@ -47,7 +49,7 @@ impl<'a> Session<'a> {
             random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
         let hops = route.hops().len();
         reporter.event(&Event::Dialling { id: id.to_string(), hops, hop: route.hop(1).to_string() });
-        let plan = Walk { route, id, silence, first_requests: first };
+        let plan = Walk { route, id, silence, first_requests: first, congestion };
         let pipe =
             walk(&plan, |step| reporter.event(&step_event(step, route))).await.map_err(Failure::Walk)?;
         Ok(Session { route, answers: Answers::new(pipe.stream, silence), silence, received: 0 })
@@ -138,7 +140,8 @@ const AFTERMATH_SILENCE: Duration = Duration::from_secs(3);
 pub async fn aftermath(route: &Route, silence: Duration, until: &Until) -> Result<String, Failure> {
     let id = random_id()
         .map_err(|e: io::Error| Failure::local("read", Path::new("the system's random numbers"), e))?;
-    let plan = Walk { route, id, silence: silence.min(AFTERMATH_SILENCE), first_requests: &[] };
+    let silence = silence.min(AFTERMATH_SILENCE);
+    let plan = Walk { route, id, silence, first_requests: &[], congestion: Congestion::SYSTEM };
     until
         .bound(async {
             Ok(match walk(&plan, |_| {}).await {

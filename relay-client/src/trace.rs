@@ -4,7 +4,7 @@ use crate::cli::TraceArguments;
 use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::silence;
+use crate::plan::{congestion, silence};
 use crate::progress::{conclude, print_json};
 use crate::route_source;
 use crate::session::step_event;
@@ -26,10 +26,11 @@ async fn trace(arguments: &TraceArguments, stop: &Stop) -> Result<(), Failure> {
     // Only the hops count; a name is needed to make a route of them.
     let route = route_source::read(&arguments.route, Some("-"))?;
     let silence = silence(arguments.time.timeout)?;
+    let congestion = congestion(arguments.network.congestion)?;
     let id = random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
     let mut view = View { route: &route, json: arguments.json, address: None };
     view.begin(&id.to_string());
-    let plan = Walk { route: &route, id, silence, first_requests: &[] };
+    let plan = Walk { route: &route, id, silence, first_requests: &[], congestion };
     let walked = Until::new(stop, arguments.time.deadline)
         .bound(async { walk(&plan, |step| view.step(step)).await.map_err(Failure::Walk) })
         .await;

@@ -7,6 +7,7 @@ use crate::http::proxy_allow::AllowProxy;
 use crate::relay::allow::AllowNext;
 use bytesize::ByteSize;
 use clap::{Args, Parser};
+use relay_chain::congestion::CongestionWish;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use std::fmt;
@@ -72,6 +73,13 @@ pub struct Settings {
     /// Threads that serve connections [default: one a processor]
     #[arg(long, value_name = "N", env = "RELAY_NODE_WORKERS", help_heading = "Server")]
     pub workers: Option<usize>,
+
+    /// Congestion control of this node's connections: auto (bbr where the kernel lets the node have it), or a name
+    ///
+    /// Without it the system's own. A name that cannot be had is an error at start.
+    #[arg(long, value_name = "auto|NAME", env = "RELAY_NODE_CONGESTION", help_heading = "Server")]
+    #[serde(deserialize_with = "from_text")]
+    pub congestion: Option<CongestionWish>,
 
     /// Relay to this next hop: a host, host:port, an address, a network such as 10.1.0.0/16, or * (again and again)
     ///
@@ -281,6 +289,7 @@ impl Settings {
             root: self.root.or(file.root),
             hidden: self.hidden || file.hidden,
             workers: self.workers.or(file.workers),
+            congestion: self.congestion.or(file.congestion),
             allow_next: if self.allow_next.is_empty() { file.allow_next } else { self.allow_next },
             max_hops: self.max_hops.or(file.max_hops),
             max_connections: self.max_connections.or(file.max_connections),

@@ -8,6 +8,7 @@ use crate::relay::allow::NextHopPolicy;
 use crate::root::DocumentRoot;
 use anyhow::{Context, anyhow, bail};
 use bytesize::ByteSize;
+use relay_chain::congestion::Congestion;
 use relay_proto::limits::MAX_HOPS;
 use relay_proto::route::Route;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -50,6 +51,8 @@ pub struct Config {
     pub drain: Duration,
     /// Threads that serve connections; none: one a processor.
     pub workers: Option<usize>,
+    /// What accepted and dialled connections get.
+    pub congestion: Congestion,
     /// How and where to log.
     pub log: LogConfig,
     /// Show listings.
@@ -105,6 +108,7 @@ impl Config {
             silence: upstream_timeout,
             tunnel_idle: idle_timeout,
         };
+        let congestion = Congestion::of(settings.congestion)?;
         let config = Config {
             listen,
             root,
@@ -119,10 +123,17 @@ impl Config {
             idle_timeout,
             drain: time(settings.drain, Duration::from_secs(30)),
             workers: settings.workers,
+            congestion,
             log: LogConfig { format: settings.log_format.unwrap_or_default(), directory: settings.log_dir },
             listing: !settings.no_listing,
             strict_http: settings.strict_http,
-            proxy: proxy(settings.upstream, settings.forward_proxy, settings.allow_proxy, limits)?,
+            proxy: proxy(
+                settings.upstream,
+                settings.forward_proxy,
+                settings.allow_proxy,
+                limits,
+                congestion,
+            )?,
             gateway: settings.gateway.as_deref().map(read_route).transpose()?,
             cache: cache(settings.cache_dir, settings.cache_size)?,
         };
@@ -173,6 +184,7 @@ fn proxy(
     forward: bool,
     allow: Vec<AllowProxy>,
     limits: ProxyLimits,
+    congestion: Congestion,
 ) -> anyhow::Result<Option<ProxyConfig>> {
     match (forward, allow.is_empty()) {
         (true, true) => {
@@ -184,7 +196,7 @@ fn proxy(
     if upstream.is_none() && !forward {
         return Ok(None);
     }
-    Ok(Some(ProxyConfig { upstream, forward, allow, limits }))
+    Ok(Some(ProxyConfig { upstream, forward, allow, limits, congestion }))
 }
 
 fn cache(directory: Option<PathBuf>, size: Option<ByteSize>) -> anyhow::Result<Option<CacheConfig>> {

@@ -64,8 +64,9 @@ impl Node {
         // The pseudonym serves the gateway, too, which may stand alone.
         let proxy = Proxy::new(config.proxy.clone().unwrap_or_default(), cache.clone(), random_bits()?);
         if let Some(route) = config.gateway {
-            face =
-                face.with_gateway(Gateway::new(route, DEFAULT_SILENCE, cache, proxy.pseudonym().to_owned()));
+            let pseudonym = proxy.pseudonym().to_owned();
+            let gateway = Gateway::new(route, DEFAULT_SILENCE, cache, pseudonym);
+            face = face.with_gateway(gateway.with_congestion(config.congestion));
         }
         if config.proxy.is_some() {
             face = face.with_proxy(proxy);
@@ -74,7 +75,11 @@ impl Node {
             policy: config.policy,
             max_hops: config.max_hops,
             request_timeout: config.request_timeout,
-            relay_limits: RelayLimits { dial: config.dial_timeout, idle: config.idle_timeout },
+            relay_limits: RelayLimits {
+                dial: config.dial_timeout,
+                idle: config.idle_timeout,
+                congestion: config.congestion,
+            },
             origin: Origin { root, index: Arc::new(HashIndex::new(HASH_INDEX_BYTES)) },
             origin_limits: OriginLimits { request: config.keep_alive_timeout, progress: config.idle_timeout },
             http: Arc::new(face),

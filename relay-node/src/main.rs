@@ -38,7 +38,7 @@ fn run(config: Config) -> anyhow::Result<Ended> {
     }
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
-        let listeners = Listeners::bind(&config.listen)?;
+        let listeners = Listeners::bind(&config.listen, config.congestion)?;
         let (source, stop) = stop::channel();
         console::watch_signals(source)?;
         let announcement = console::announcement(&listeners.addresses()?, &config);

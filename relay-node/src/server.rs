@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::connection::{self, Node};
 use crate::stop::Stop;
 use anyhow::Context;
+use relay_chain::congestion::Congestion;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,12 +28,16 @@ const MOST_REFUSALS: usize = 64;
 pub struct Listeners(Vec<TcpListener>);
 
 impl Listeners {
-    /// Binds every address.
+    /// Binds every address. What is accepted there has this congestion control.
     ///
     /// # Errors
     /// The first address that cannot be bound, and what to do about it.
-    pub fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Listeners> {
-        addresses.iter().map(|address| listen(*address)).collect::<anyhow::Result<_>>().map(Listeners)
+    pub fn bind(addresses: &[SocketAddr], congestion: Congestion) -> anyhow::Result<Listeners> {
+        addresses
+            .iter()
+            .map(|address| listen(*address, congestion))
+            .collect::<anyhow::Result<_>>()
+            .map(Listeners)
     }
 
     /// The real addresses, where port 0 has become a number.
@@ -44,7 +49,7 @@ impl Listeners {
     }
 }
 
-fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+fn listen(address: SocketAddr, congestion: Congestion) -> anyhow::Result<TcpListener> {
     let bind = || -> io::Result<TcpListener> {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(address),
@@ -59,6 +64,7 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
+        congestion.apply(&socket2::SockRef::from(&socket));
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
@@ -210,4 +216,21 @@ fn is_peers(error: &io::Error) -> bool {
         error.kind(),
         Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused | Kind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn accepted_connections_have_the_congestion_control_that_was_asked_for() {
+        let reno = Congestion::of(Some("reno".parse().unwrap())).unwrap();
+        let listeners = Listeners::bind(&[([127, 0, 0, 1], 0).into()], reno).unwrap();
+        let listener = listeners.0.first().unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let algorithm = relay_chain::congestion::algorithm_of(&socket2::SockRef::from(&stream));
+        assert_eq!(algorithm, reno.algorithm());
+    }
 }

@@ -79,6 +79,10 @@ fn nothing_is_dialled_for_a_bad_route() {
     place.run(&["no-such-route"]).check(2, "cannot read the route from no-such-route");
     place.run(&[]).check(2, "no route");
     place.run(&["--get", "d/", "--via", "h:1"]).check(2, "-o PATH");
+    for command in [&["--get", "f"] as &[&str], &["trace"], &["list"]] {
+        let wish = ["--via", "h:1", "--congestion", "nosuch"];
+        place.run(&[command, &wish].concat()).check(2, "the congestion control nosuch cannot be had");
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use relay_chain::chain::{Walk, WalkError, random_id, walk};
+use relay_chain::congestion::Congestion;
 use relay_chain::frames::encode;
 use relay_chain::requests::{AnswerError, Answers, Body as ChunkBody};
 use relay_proto::address::Hop;
@@ -50,12 +51,13 @@ pub struct Gateway {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Shared {
     route: Route,
     silence: Duration,
     cache: Option<Arc<Cache>>,
     pseudonym: String,
+    congestion: Congestion,
 }
 
 /// One file that is wanted.
@@ -75,7 +77,14 @@ impl Gateway {
     /// A gateway that fetches through the hops of `route`, whatever file that names. `silence` is how long a hop may take
     /// without a byte. `pseudonym` is what this node's proxy calls itself.
     pub fn new(route: Route, silence: Duration, cache: Option<Arc<Cache>>, pseudonym: String) -> Self {
-        Self { shared: Arc::new(Shared { route, silence, cache, pseudonym }) }
+        let congestion = Congestion::SYSTEM;
+        Self { shared: Arc::new(Shared { route, silence, cache, pseudonym, congestion }) }
+    }
+
+    /// The same, with this congestion control for the connections to the first hop.
+    #[must_use]
+    pub fn with_congestion(self, congestion: Congestion) -> Self {
+        Self { shared: Arc::new(Shared { congestion, ..(*self.shared).clone() }) }
     }
 
     /// Answers a request for one of the node's own paths.
@@ -159,7 +168,13 @@ impl Wish {
         let id =
             random_id().map_err(|error| failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
         let first_requests = encoded(request)?;
-        let way = Walk { route: &shared.route, id, silence: shared.silence, first_requests: &first_requests };
+        let way = Walk {
+            route: &shared.route,
+            id,
+            silence: shared.silence,
+            first_requests: &first_requests,
+            congestion: shared.congestion,
+        };
         let pipe = walk(&way, |_| {}).await.map_err(|error| walk_failure(&error))?;
         let mut answers = Answers::new(pipe.stream, shared.silence);
         let head = answers.head().await.map_err(|error| self.broken(&error))?;

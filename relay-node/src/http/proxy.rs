@@ -19,6 +19,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use relay_chain::congestion::Congestion;
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -68,6 +69,8 @@ pub struct ProxyConfig {
     pub allow: Vec<AllowProxy>,
     /// The limits of every wait.
     pub limits: ProxyLimits,
+    /// What connections to upstreams get.
+    pub congestion: Congestion,
 }
 
 /// The proxy of one node.
@@ -91,6 +94,7 @@ struct Connector {
     /// `None`: the operator named the destination.
     allow: Option<Arc<[AllowProxy]>>,
     limits: ProxyLimits,
+    congestion: Congestion,
 }
 
 /// One request's way to its upstream.
@@ -106,8 +110,9 @@ impl Proxy {
     /// A proxy by this configuration, with a cache in front of its upstreams or without one. `process` is random, and
     /// different in every process, so that the proxy knows its own `Via`.
     pub fn new(config: ProxyConfig, cache: Option<Arc<Cache>>, process: u64) -> Self {
-        let configured = pool(Connector { allow: None, limits: config.limits });
-        let asked = pool(Connector { allow: Some(config.allow.clone().into()), limits: config.limits });
+        let ProxyConfig { limits, congestion, .. } = config;
+        let configured = pool(Connector { allow: None, limits, congestion });
+        let asked = pool(Connector { allow: Some(config.allow.clone().into()), limits, congestion });
         let pseudonym = format!("relay-node-{process:016x}");
         Self { shared: Arc::new(Shared { config, cache, pseudonym, configured, asked }) }
     }
@@ -175,7 +180,7 @@ impl Proxy {
         }
         let port = authority.port_u16().ok_or_else(|| bad("CONNECT needs host:port"))?;
         let reach = Reach::Asked(&self.shared.config.allow);
-        dial(plain_host(authority), port, reach, &self.shared.config.limits)
+        dial(plain_host(authority), port, reach, &self.shared.config.limits, self.shared.config.congestion)
             .await
             .map_err(|error| error.to_answer())
     }
@@ -299,11 +304,11 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { allow, limits } = self.clone();
+        let Self { allow, limits, congestion } = self.clone();
         Box::pin(async move {
             let (host, port) = (uri.authority().map_or("", plain_host), uri.port_u16().unwrap_or(80));
             let reach = allow.as_deref().map_or(Reach::Configured, Reach::Asked);
-            dial(host, port, reach, &limits).await.map(TokioIo::new)
+            dial(host, port, reach, &limits, congestion).await.map(TokioIo::new)
         })
     }
 }

@@ -4,6 +4,7 @@
 use super::cache::FetchError;
 use super::proxy_allow::{AllowProxy, canonical, could_match, permits};
 use http::StatusCode;
+use relay_chain::congestion::Congestion;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -125,6 +126,7 @@ pub async fn dial(
     port: u16,
     reach: Reach<'_>,
     limits: &ProxyLimits,
+    congestion: Congestion,
 ) -> Result<TcpStream, DialError> {
     let addresses = allowed_addresses(host, port, reach, limits).await?;
     let late =
@@ -133,6 +135,7 @@ pub async fn dial(
     let stream = dialled.map_err(|_| late())??;
     // Heads are written whole; waiting for more would only delay them. Not every system lets it be set.
     drop(stream.set_nodelay(true));
+    congestion.apply(&socket2::SockRef::from(&stream));
     Ok(stream)
 }
 

@@ -7,6 +7,7 @@ use crate::closing::close_gently;
 use crate::record::{Fault, Outcome, Record};
 use allow::NextHopPolicy;
 use pump::{PumpEnd, pump};
+use relay_chain::congestion::Congestion;
 use relay_chain::dial::{DialError, Dialled, dial};
 use relay_chain::frames::{Frame, ReadError, read_frame, write_message};
 use relay_proto::address::Hop;
@@ -26,6 +27,8 @@ pub struct RelayLimits {
     pub dial: Duration,
     /// How long a blind relay waits while nothing moves.
     pub idle: Duration,
+    /// What the connection to the next hop gets.
+    pub congestion: Congestion,
 }
 
 /// Relays a connection whose `open` was read and answered by `hello`, to the first of the hops that are left.
@@ -41,7 +44,7 @@ pub async fn relay(
     record.target = next_hop.to_string();
     let deadline = Instant::now() + limits.dial.min(relay_budget(client.silence()));
     let onward = Open { hops, id, limits: client };
-    let (next, answer) = match reach(&next_hop, &onward, policy, deadline).await {
+    let (next, answer) = match reach(&next_hop, &onward, policy, deadline, limits.congestion).await {
         Ok(reached) => reached,
         Err(failed) => {
             record.outcome = Outcome::Failed(failed.code);
@@ -86,11 +89,12 @@ async fn reach(
     open: &Open,
     policy: &NextHopPolicy,
     deadline: Instant,
+    congestion: Congestion,
 ) -> Result<(TcpStream, Answer), Failed> {
     if !policy.may_match(hop) {
         return Err(denied(hop));
     }
-    let dialled = dial(hop, deadline, |address| policy.allows(hop, address)).await;
+    let dialled = dial(hop, deadline, congestion, |address| policy.allows(hop, address)).await;
     let Dialled { mut stream, address: _ } = dialled.map_err(|error| not_dialled(hop, &error))?;
     let answer = timeout_at(deadline, async {
         write_message(&mut stream, open).await?;
@@ -154,5 +158,39 @@ async fn be_blind(previous: &TcpStream, next: &TcpStream, idle: Duration, record
     // What ended in disorder here must not look like an orderly end on the other side.
     for stream in [previous, next] {
         let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use relay_chain::congestion::algorithm_of;
+    use relay_chain::frames::read_message;
+    use tokio::net::TcpListener;
+
+    /// What a relay reaches that may go to loopback, when `next` is what the next hop does with its connection.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_connection_to_the_next_hop_has_the_congestion_control_that_was_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hop: Hop = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let next = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let open: Open = read_message(&mut stream).await.unwrap();
+            write_message(&mut stream, &Hello { agent: "next".into() }).await.unwrap();
+            (stream, open)
+        });
+        let reno = Congestion::of(Some("reno".parse().unwrap())).unwrap();
+        let open = Open {
+            hops: Vec::new(),
+            id: relay_proto::hop::ConnectionId::new(1),
+            limits: relay_proto::hop::ClientLimits::new(Duration::from_secs(30)),
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let (stream, answer) =
+            reach(&hop, &open, &NextHopPolicy::new(Vec::new()), deadline, reno).await.unwrap();
+        assert!(matches!(answer, Answer::Hello(_)));
+        assert_eq!(algorithm_of(&socket2::SockRef::from(&stream)), reno.algorithm());
+        assert_eq!(next.await.unwrap().1, open);
     }
 }

@@ -24,3 +24,4 @@ mod proxy_smuggling;
 mod proxy_tunnels;
 mod raw_http;
 mod scripted_upstream;
+mod start;

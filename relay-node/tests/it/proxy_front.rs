@@ -76,6 +76,7 @@ impl Setup {
             forward: self.forward,
             allow: self.allow.iter().map(|rule| rule.parse().unwrap()).collect(),
             limits: self.limits,
+            ..ProxyConfig::default()
         };
         static PROCESSES: AtomicU64 = AtomicU64::new(1);
         let proxy = Proxy::new(config, cache.clone(), PROCESSES.fetch_add(1, Ordering::Relaxed));
