@@ -39,6 +39,11 @@ pub enum DialError {
     /// The connect failed.
     #[error("connect to {0}: {1}")]
     Connect(SocketAddr, io::Error),
+    /// This process or this system may open no further socket.
+    #[error(
+        "it may open no more sockets at the moment ({0}); raise its limit (ulimit -n) or try again later"
+    )]
+    TooManyFiles(io::Error),
 }
 
 impl DialError {
@@ -49,6 +54,7 @@ impl DialError {
             DialError::NameNotFound(_) => FailureCode::NameNotFound,
             DialError::LookupTimedOut | DialError::ConnectTimedOut(_) => FailureCode::TimedOut,
             DialError::Denied(_) => FailureCode::Denied,
+            DialError::TooManyFiles(_) => FailureCode::Internal,
             DialError::Connect(_, error) => match error.kind() {
                 io::ErrorKind::ConnectionRefused => FailureCode::Refused,
                 io::ErrorKind::TimedOut => FailureCode::TimedOut,
@@ -98,11 +104,17 @@ pub async fn dial(
                 congestion.apply(&socket2::SockRef::from(&stream));
                 return Ok(Dialled { stream, address: *address });
             }
+            Ok(Err(error)) if is_out_of_descriptors(&error) => return Err(DialError::TooManyFiles(error)),
             Ok(Err(error)) => last = Some(DialError::Connect(*address, error)),
             Err(_) => last = Some(DialError::ConnectTimedOut(*address)),
         }
     }
     Err(last.unwrap_or_else(|| DialError::NameNotFound(io::Error::other("the name has no address"))))
+}
+
+/// Whether the process or the system has no descriptor left (errno(3): `EMFILE`, `ENFILE`; the numbers are those of every Unix).
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 async fn lookup(hop: &Hop, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {

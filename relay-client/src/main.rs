@@ -3,11 +3,16 @@
 use clap::Parser;
 use relay_client::cli::Cli;
 use relay_client::exit::Exit;
+use relay_client::platform;
 use relay_client::stop::Stop;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(reason) = platform::raise_descriptors() {
+        eprintln!("error: {reason}");
+        return Exit::Local.into();
+    }
     // One thread for the network; hashing and writing have their own.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

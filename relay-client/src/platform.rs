@@ -145,6 +145,36 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
+/// With fewer descriptors a run ends somewhere in the middle: the runtime takes nine, and a transfer about as many again.
+#[cfg(unix)]
+const FEWEST_DESCRIPTORS: u64 = 32;
+
+/// Raises the soft limit of descriptors to the hard one (getrlimit(2), `RLIMIT_NOFILE`).
+///
+/// # Errors
+/// That even that is too little, and what to do about it.
+#[cfg(unix)]
+pub fn raise_descriptors() -> Result<(), String> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    match if raised.is_ok() { maximum } else { current } {
+        Some(limit) if limit < FEWEST_DESCRIPTORS => Err(format!(
+            "this process may open only {limit} files at once, and {FEWEST_DESCRIPTORS} are needed; raise the limit (ulimit -n 256)"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// There is no such limit here.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn raise_descriptors() -> Result<(), String> {
+    Ok(())
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;

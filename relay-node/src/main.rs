@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> anyhow::Result<Ended> {
     let (_guard, access_log) = logging::install(&config.log)?;
-    platform::descriptors::raise_limit(config.max_connections);
+    platform::descriptors::raise_limit(config.max_connections)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = config.workers {
         runtime.worker_threads(workers);

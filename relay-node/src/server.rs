@@ -3,14 +3,15 @@
 use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::connection::{self, Node};
+use crate::platform::descriptors::{Purpose, is_scarce};
 use crate::stop::Stop;
 use anyhow::Context;
 use relay_chain::congestion::Congestion;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -22,6 +23,8 @@ const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The most connections over the limit that are told so at once; further ones are closed without a word.
 const MOST_REFUSALS: usize = 64;
+/// How often the log is told that something is scarce: a shortage that lasts must not fill it.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Bound listeners: the ports are taken, nobody is accepted yet.
 #[derive(Debug)]
@@ -111,6 +114,7 @@ impl Server {
             permits: Arc::new(Semaphore::new(max_connections)),
             refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
             open: Arc::new(AtomicUsize::new(0)),
+            told: Arc::default(),
         };
         Ok(Server { listeners, acceptor, max_connections, drain, stop })
     }
@@ -138,6 +142,8 @@ struct Acceptor {
     permits: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     open: Arc<AtomicUsize>,
+    /// When the log was last told of a shortage.
+    told: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Acceptor {
@@ -150,7 +156,9 @@ impl Acceptor {
                     tracing::debug!(%error, "a connection was gone before it was accepted");
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept a connection; raise the limit of open files if it is the cause");
+                    if self.may_tell() {
+                        tracing::error!(%error, "cannot accept connections; raise the limit of open files if it is the cause");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -159,7 +167,14 @@ impl Acceptor {
 
     fn take(&self, stream: TcpStream, peer: SocketAddr) {
         relay_chain::dial::tune(&stream);
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+        let is_scarce = is_scarce(&stream, Purpose::Connection);
+        if is_scarce && self.may_tell() {
+            tracing::warn!(
+                "too few descriptors are left; refusing new connections until there are more (ulimit -n raises the limit)"
+            );
+        }
+        let permit = (!is_scarce).then(|| Arc::clone(&self.permits).try_acquire_owned().ok()).flatten();
+        if let Some(permit) = permit {
             let counted = Counted::new(&self.open, permit);
             let node = Arc::clone(&self.node);
             tokio::spawn(async move {
@@ -175,6 +190,16 @@ impl Acceptor {
         } else {
             tracing::warn!(%peer, "closed without a word: too many connections are being refused already");
         }
+    }
+
+    /// Whether it is time to tell of a shortage again.
+    fn may_tell(&self) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        if is_due {
+            *told = Some(Instant::now());
+        }
+        is_due
     }
 
     /// Waits until all permits are back, at most `limit`.

@@ -7,6 +7,7 @@ pub(crate) use linux::Pipe;
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use crate::platform::descriptors::{Purpose, is_scarce};
     use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
     use std::io;
     use std::os::fd::{AsFd, OwnedFd};
@@ -46,6 +47,9 @@ mod linux {
 
         fn make() -> rustix::io::Result<Pipe> {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+            if is_scarce(&writer, Purpose::Convenience) {
+                return Err(rustix::io::Errno::MFILE);
+            }
             let is_large = LIVE.fetch_add(1, Ordering::Relaxed) < MOST_LARGE;
             let mut pipe = Pipe { reader, writer, capacity: 0, held: 0 };
             pipe.capacity = match fcntl_setpipe_size(&pipe.writer, if is_large { LARGE } else { SMALL }) {
