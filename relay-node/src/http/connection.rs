@@ -10,7 +10,7 @@ use super::{HttpConfig, HttpEnd, HttpFace, HttpOutcome, date, transfer};
 use crate::access_log::HttpAccess;
 use crate::platform::send_file::as_socket;
 use crate::stop::Stop;
-use http::header::{ACCEPT, CONNECTION, HeaderMap, HeaderValue, REFERER, USER_AGENT};
+use http::header::{ACCEPT, CONNECTION, DATE, HeaderMap, HeaderValue, REFERER, USER_AGENT};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -308,6 +308,12 @@ impl Exchange<'_> {
         let closes = self.progress.body_left.load(Relaxed) > 0 || self.owner.stop.is_stopped() || is_tunnel;
         if closes && !is_tunnel {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        // hyper writes the date that it wrote last until the clock has passed that; a clock that was set back would leave it wrong.
+        if let (None, Ok(now)) =
+            (parts.headers.get(DATE), HeaderValue::try_from(date::imf_fixdate(SystemTime::now())))
+        {
+            parts.headers.insert(DATE, now);
         }
         let (body, elsewhere) = WireBody::new(body, self.can_send_files, self.progress.clone());
         let mut answer = self.lock();

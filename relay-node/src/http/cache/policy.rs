@@ -21,6 +21,9 @@ pub const LONGEST_HEURISTIC: Duration = Duration::from_secs(24 * 3600);
 /// How many request fields a `Vary` may name before the response is no longer kept.
 pub const MOST_VARY_FIELDS: usize = 16;
 
+/// A clock that is set back by less than this makes no response look much younger than it is.
+const CLOCK_STEP: Duration = Duration::from_secs(60);
+
 /// When a response was asked for and when its head was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
@@ -37,6 +40,7 @@ pub struct Rules {
     storable: bool,
     /// The moment at which the response's age was zero.
     born: SystemTime,
+    received: SystemTime,
     lifetime: Duration,
     explicit: bool,
     needs_validation: bool,
@@ -76,6 +80,7 @@ impl Rules {
         Self {
             storable: policy.is_storable() && !said.is_unreadable() && vary_is_bearable(response),
             born,
+            received: times.received,
             lifetime,
             explicit,
             needs_validation,
@@ -91,8 +96,12 @@ impl Rules {
         self.storable
     }
 
-    /// The response's age at `now` (RFC 9111 §4.2.3).
+    /// The response's age at `now` (RFC 9111 §4.2.3). When the clock was set back to before the response arrived, its age is
+    /// not known, and it counts as old: otherwise it would stay fresh until the clock is there again, for years perhaps.
     pub fn age(&self, now: SystemTime) -> Duration {
+        if now.checked_add(CLOCK_STEP).is_some_and(|now| now < self.received) {
+            return Duration::from_secs(LONGEST_SECONDS);
+        }
         now.duration_since(self.born).unwrap_or_default()
     }
 

@@ -211,3 +211,19 @@ fn only_what_need_not_be_validated_is_shared_with_latecomers() {
     assert!(!rules(&[], 200, &["cache-control: max-age=0"]).may_be_shared_by_latecomers(start()));
     assert!(!rules(&[], 200, &["cache-control: no-cache"]).may_be_shared_by_latecomers(start()));
 }
+
+#[test]
+fn a_clock_that_was_set_back_makes_nothing_young() {
+    let rules = rules(&[], 200, &["cache-control: max-age=600"]);
+    let before = |seconds| start() - Duration::from_secs(seconds);
+    for (now, is_fresh) in [
+        (at(599), true),
+        (at(600), false),
+        (before(59), true),
+        (before(61), false),
+        (before(100_000_000), false),
+    ] {
+        assert_eq!(rules.verdict(&fields(&[]), now) == Verdict::Fresh, is_fresh, "{now:?}");
+        assert_eq!(rules.seconds_to_live(now) > 0, is_fresh, "{now:?}");
+    }
+}
