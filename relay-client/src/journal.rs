@@ -82,14 +82,23 @@ impl Journal {
         line.push(b'\n');
         let binding = binding(&line);
         let new_path = with_suffix(path, ".new.part.journal");
-        let mut new = open_no_follow().create(true).truncate(true).open(&new_path)?;
         line.extend(chunks.iter().flat_map(|entry| encode(*entry, &binding)));
-        new.write_all(&line)?;
-        new.sync_data()?;
-        fs::rename(&new_path, path)?;
+        let new = Journal::place(&new_path, &line, path).inspect_err(|_| {
+            // Half a journal under a name that nobody reads is only litter.
+            let _ = fs::remove_file(&new_path);
+        })?;
         // Once, so that the names of both the journal and the part file are there after a power cut.
         sync_directory(directory_of(path))?;
         Ok(Journal { file: new, binding })
+    }
+
+    /// Writes `text` at `new_path`, and gives it the name `path` once it is on the disk.
+    fn place(new_path: &Path, text: &[u8], path: &Path) -> io::Result<File> {
+        let mut new = open_no_follow().create(true).truncate(true).open(new_path)?;
+        new.write_all(text)?;
+        new.sync_data()?;
+        fs::rename(new_path, path)?;
+        Ok(new)
     }
 
     /// Adds chunks whose data is on the disk, and returns when the journal is, too.
@@ -371,6 +380,7 @@ mod tests {
         let mut keeper = Keeper::new(part);
         let kept = keeper.keep_all(&facts("a"), || vec![entry(0)]).await;
         assert!(matches!(kept, Err(KeepError::Journal(_))), "{kept:?}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "no half journal is left behind");
         keeper.into_part().await.unwrap();
     }
 

@@ -50,8 +50,9 @@ pub fn install(config: &LogConfig) -> anyhow::Result<(LogGuard, AccessLog)> {
 }
 
 fn daily(directory: &std::path::Path) -> anyhow::Result<(NonBlocking, WorkerGuard)> {
-    std::fs::create_dir_all(directory)
-        .with_context(|| format!("cannot make the log directory {}", directory.display()))?;
+    std::fs::create_dir_all(directory).with_context(|| {
+        format!("cannot make the log directory {}; choose another --log-dir", directory.display())
+    })?;
     let appender = rolling::Builder::new()
         .rotation(rolling::Rotation::DAILY)
         .filename_prefix(NODE_LOG)

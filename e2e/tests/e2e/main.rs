@@ -10,6 +10,8 @@
 //! | [`resume`] | does the next attempt, or the next run, go on where the last one ended? |
 //! | [`conversation`] | does an origin answer as the specification says, through relays? |
 //! | [`lifecycle`] | does a node say when it is full, and end in order? |
+//! | [`scarcity`] | does everything go on when descriptors, pipes or disks run out? |
+//! | [`clock_jumps`] | does a clock that jumps spoil nothing? |
 //! | [`events`] | can programs follow what happens? |
 //! | [`schedules`] | random faults from a printed seed |
 
@@ -19,6 +21,8 @@
     reason = "a test may stop at the first surprise, its helpers too"
 )]
 
+#[cfg(target_os = "linux")]
+mod clock_jumps;
 mod conversation;
 mod events;
 mod faults;
@@ -28,6 +32,8 @@ mod pipes;
 mod raw;
 mod refusals;
 mod resume;
+#[cfg(target_os = "linux")]
+mod scarcity;
 mod schedules;
 mod transfers;
 mod world;

@@ -1,7 +1,7 @@
 //! A peer of a node that says exactly what a test wants, byte by byte.
 
 use relay_proto::address::Hop;
-use relay_proto::frame::{Message, Preface, decode, encode};
+use relay_proto::frame::{FrameType, Message, Preface, decode, encode};
 use relay_proto::hop::{ClientLimits, ConnectionId, Open};
 use relay_proto::limits::PREFACE_LEN;
 use relay_testkit::LIMIT;
@@ -56,11 +56,16 @@ impl Raw {
 
     /// The next frame, which must be an `M`.
     pub fn hear<M: Message>(&mut self) -> M {
+        let (frame_type, payload) = self.hear_any();
+        let text = String::from_utf8_lossy(&payload).into_owned();
+        decode(frame_type, &payload).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+
+    /// The next frame, whatever it is: its type and its payload.
+    pub fn hear_any(&mut self) -> (FrameType, Vec<u8>) {
         let preface: [u8; PREFACE_LEN] = self.read(PREFACE_LEN).try_into().expect("nine bytes");
         let preface = Preface::decode(&preface).expect("a preface");
-        let payload = self.read(preface.payload_len);
-        let text = String::from_utf8_lossy(&payload).into_owned();
-        decode(preface.frame_type, &payload).unwrap_or_else(|e| panic!("{e}: {text}"))
+        (preface.frame_type, self.read(preface.payload_len))
     }
 
     pub fn read(&mut self, len: usize) -> Vec<u8> {
