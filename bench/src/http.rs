@@ -1,21 +1,20 @@
-//! `relay-bench http`: the HTTP face beside nginx, with one worker a core each: small files over connections kept alive by
-//! wrk, a large one by curl. Both write an access log.
+//! `relay-bench http`: the HTTP face beside nginx and Squid: small files over connections kept alive by wrk, a large one by
+//! curl. First files out of the document root, then hits of a cache. All write an access log.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::daemon::{Daemon, settle};
 use crate::machine::Machine;
-use crate::peers::{http_block, installed, nginx, relay_node};
+use crate::peers::installed;
 use crate::report::{Output, spread, table};
 use crate::sample;
-use crate::site::Site;
 use crate::stats::Spread;
+use crate::web_servers::{self, Named};
 
 /// What to measure.
 #[derive(Args, Debug)]
@@ -29,11 +28,28 @@ pub struct Options {
     /// Seconds of a round of wrk
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// Size of the large file
+    /// Size of the large file that is served
     #[arg(long, default_value = "1GiB", value_parser = sample::parse_size)]
     size: u64,
+    /// Size of the large file that is cached; curl fetches it again and again over one connection
+    #[arg(long, default_value = "100MiB", value_parser = sample::parse_size)]
+    cached_size: u64,
+    /// Fetches of the cached file in a round
+    #[arg(long, default_value_t = 10)]
+    cached_fetches: usize,
+    /// Only these
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["files", "cache"])]
+    only: Vec<Part>,
     #[command(flatten)]
     output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Part {
+    /// Files out of a directory
+    Files,
+    /// Hits of a cache
+    Cache,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,38 +63,71 @@ struct Series {
     large_cpu: Vec<f64>,
 }
 
+#[derive(Debug, Default, Serialize)]
+struct Results {
+    files: Vec<Series>,
+    cache: Vec<Series>,
+}
+
+/// The large file of one part.
+struct Large {
+    name: &'static str,
+    size: u64,
+    fetches: usize,
+}
+
 /// Runs it and reports.
 pub fn run(options: &Options) -> Result<()> {
-    let machine = Machine::describe(&["nginx", "wrk", "curl"]);
+    let machine = Machine::describe(&["nginx", "squid", "wrk", "curl"]);
+    println!("{}", machine.text());
     let home = sample::workspace()?;
     let files = home.path().join("files");
     std::fs::create_dir(&files)?;
     sample::create(&files, "small", 1024)?;
-    sample::create(&files, "large", options.size)?;
-    let servers = [
-        ("this project", relay_node(&files, &home.path().join("node.log"))?),
-        ("nginx", logging_nginx(&files, home.path())?),
-    ];
+    let mut results = Results::default();
+    println!("1 KiB by wrk over {} connections; {} rounds\n", options.connections, options.rounds);
+    if options.only.contains(&Part::Files) {
+        sample::create(&files, "large", options.size)?;
+        let large = Large { name: "large", size: options.size, fetches: 1 };
+        results.files = compare(options, &web_servers::of_files(&files, home.path())?, &large)?;
+        println!("Files; the large one has {}\n\n{}", sample::size_text(options.size), text(&results.files));
+    }
+    if options.only.contains(&Part::Cache) {
+        sample::create(&files, "cached", options.cached_size)?;
+        let large = Large { name: "cached", size: options.cached_size, fetches: options.cached_fetches };
+        let origin = web_servers::origin(&files, home.path())?;
+        let caches = web_servers::caches(origin.address(), home.path())?;
+        for (name, cache) in &caches {
+            web_servers::warm(name, cache, "small")?;
+            web_servers::warm(name, cache, large.name)?;
+        }
+        // From here on nobody can fetch anything anew.
+        drop(origin);
+        results.cache = compare(options, &caches, &large)?;
+        println!(
+            "Cache hits; the large file has {}, {} fetches over one connection\n\n{}",
+            sample::size_text(options.cached_size),
+            options.cached_fetches,
+            text(&results.cache)
+        );
+    }
+    options.output.json("http", &machine, &[], &results)
+}
+
+/// All servers in turn, round after round.
+fn compare(options: &Options, servers: &[Named], file: &Large) -> Result<Vec<Series>> {
     let mut series: Vec<Series> = servers.iter().map(|(server, _)| Series::new(server)).collect();
     for round in 0..=options.rounds {
         for turn in 0..servers.len() {
             let i = (turn + round) % servers.len();
             let (Some((_, server)), Some(series)) = (servers.get(i), series.get_mut(i)) else { continue };
-            let (small, large) = (small(options, server)?, large(options, server)?);
+            let (small, large) = (small(options, server)?, large(file, server)?);
             if round > 0 {
                 series.add(small, large);
             }
         }
     }
-    println!("{}", machine.text());
-    println!(
-        "1 KiB by wrk over {} connections; {} by curl; {} rounds\n",
-        options.connections,
-        sample::size_text(options.size),
-        options.rounds
-    );
-    println!("{}", text(&series));
-    options.output.json("http", &machine, &[], &series)
+    Ok(series)
 }
 
 impl Series {
@@ -100,18 +149,6 @@ impl Series {
     }
 }
 
-fn logging_nginx(files: &Path, home: &Path) -> Result<Daemon> {
-    let site = Site::loopback();
-    let address = site.free_address()?;
-    let server = format!(
-        "access_log {}/nginx-access.log;\n  server {{\n    listen {address} backlog=4096;\n    root {};\n  }}",
-        home.display(),
-        files.display()
-    );
-    let block = http_block(&server).replace("access_log off;", "");
-    nginx(&site, "", &block, address, &home.join("nginx"))
-}
-
 /// Requests a second of the small file, and the server's CPU seconds for 100,000 of them.
 fn small(options: &Options, server: &Daemon) -> Result<(f64, f64)> {
     let before = server.cpu()?;
@@ -131,19 +168,19 @@ fn small(options: &Options, server: &Daemon) -> Result<(f64, f64)> {
 
 /// MB/s of the large file, and the server's CPU seconds a GB.
 #[allow(clippy::cast_precision_loss, reason = "sizes below 2^53 are exact in an f64")]
-fn large(options: &Options, server: &Daemon) -> Result<(f64, f64)> {
+fn large(file: &Large, server: &Daemon) -> Result<(f64, f64)> {
     let before = server.cpu()?;
     let started = Instant::now();
-    let status = Command::new(installed("curl")?)
-        .args(["-sS", "--fail", "-o", "/dev/null"])
-        .arg(format!("http://{}/large", server.address()))
-        .stdin(Stdio::null())
-        .status()
-        .context("cannot start curl")?;
+    let mut curl = Command::new(installed("curl")?);
+    curl.args(["-sS", "--fail"]).stdin(Stdio::null());
+    for _ in 0..file.fetches {
+        curl.args(["-o", "/dev/null"]).arg(format!("http://{}/{}", server.address(), file.name));
+    }
+    let status = curl.status().context("cannot start curl")?;
     let elapsed: Duration = started.elapsed();
     ensure!(status.success(), "curl ended with {status}");
     settle(&[server])?;
-    let gigabytes = options.size as f64 / 1e9;
+    let gigabytes = file.size as f64 * file.fetches as f64 / 1e9;
     Ok((gigabytes * 1e3 / elapsed.as_secs_f64(), (server.cpu()? - before).as_secs_f64() / gigabytes))
 }
 

@@ -26,6 +26,7 @@ mod report;
 mod sample;
 mod site;
 mod stats;
+mod web_servers;
 
 #[derive(Parser, Debug)]
 #[command(name = "relay-bench", version, about)]
@@ -49,7 +50,7 @@ enum Command {
     SlowReaders(memory::SlowReaders),
     /// Idle connections: memory a connection
     Idle(memory::Idle),
-    /// The HTTP face beside nginx
+    /// The HTTP face beside nginx and Squid: files, and hits of a cache
     Http(http::Options),
     /// Chains over links with delay, rate, loss and cuts, between network namespaces (needs root)
     Lab(lab::Options),
