@@ -1,12 +1,13 @@
 //! Bodies of answers: nothing, bytes, parts of a file, or a stream from elsewhere.
 
-use super::cache::BoxError;
+use super::seals::Seals;
 use crate::platform::positioned;
-use crate::root::ServedFile;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +17,12 @@ use tokio::task::JoinHandle;
 /// Of a file that is read into memory, as much is held at once, twice: once being read, once being sent.
 const PIECE: u64 = 128 * 1024;
 
+/// Whatever ends a body early.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body on its way, of an answer or of a request.
+pub type Stream = UnsyncBoxBody<Bytes, BoxError>;
+
 /// What a handler answers with.
 #[derive(Debug, Default)]
 pub(crate) enum Body {
@@ -24,7 +31,12 @@ pub(crate) enum Body {
     Full(Bytes),
     File(FileParts),
     /// From another server. Its length is unknown here unless the answer says it.
-    Stream(UnsyncBoxBody<Bytes, BoxError>),
+    Stream(Stream),
+}
+
+/// A stream of nothing.
+pub fn nothing() -> Stream {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 impl Body {
@@ -42,8 +54,10 @@ impl Body {
 /// Parts of one file, with bytes around them.
 #[derive(Debug)]
 pub(crate) struct FileParts {
-    pub file: Arc<ServedFile>,
+    pub file: Arc<File>,
     pub parts: VecDeque<Part>,
+    /// What the file's bytes must be for any of them to be sent; `None` where they are the truth themselves.
+    pub seals: Option<Arc<Seals>>,
 }
 
 /// One stretch of a body.
@@ -91,15 +105,20 @@ impl PartsReader {
         if *length == 0 {
             self.source.parts.pop_front();
         }
-        let file = self.source.file.clone();
-        Some(tokio::task::spawn_blocking(move || read_piece(&file, from, now)))
+        let (file, seals) = (Arc::clone(&self.source.file), self.source.seals.clone());
+        Some(tokio::task::spawn_blocking(move || {
+            if let Some(seals) = seals {
+                seals.check(&file, from..from + now)?;
+            }
+            read_piece(&file, from, now)
+        }))
     }
 }
 
 /// Exactly `length` bytes; a file that has become shorter is an error, because the length has been promised.
-pub(crate) fn read_piece(file: &ServedFile, offset: u64, length: u64) -> io::Result<Bytes> {
+pub(crate) fn read_piece(file: &File, offset: u64, length: u64) -> io::Result<Bytes> {
     let mut piece = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    match positioned::read_up_to(&file.file, &mut piece, offset)? {
+    match positioned::read_up_to(file, &mut piece, offset)? {
         read if read == piece.len() => Ok(piece.into()),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }

@@ -5,12 +5,36 @@ use http::header::{
     HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
 };
 
-/// What the selected file is compared by.
+/// What the selected file, or stored response, is compared by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Validators<'a> {
-    /// The opaque tag without its quotes; always strong.
-    pub entity_tag: &'a str,
+    pub entity_tag: Option<Tag<'a>>,
     pub last_modified: Option<LastModified>,
+}
+
+/// An entity tag (RFC 9110, 8.8.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag<'a> {
+    /// What stands between the quotes.
+    pub opaque: &'a [u8],
+    pub is_weak: bool,
+}
+
+impl<'a> Tag<'a> {
+    pub(crate) fn strong(opaque: &'a str) -> Self {
+        Self { opaque: opaque.as_bytes(), is_weak: false }
+    }
+
+    /// Reads an `ETag` field; `None` for what is no tag.
+    pub(crate) fn parse(field: &'a [u8]) -> Option<Self> {
+        let field = field.trim_ascii();
+        let (is_weak, quoted) = match field.strip_prefix(b"W/") {
+            Some(quoted) => (true, quoted),
+            None => (false, field),
+        };
+        let opaque = quoted.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        (!opaque.contains(&b'"')).then_some(Self { opaque, is_weak })
+    }
 }
 
 /// What the conditions say about a GET or HEAD.
@@ -54,16 +78,13 @@ pub(crate) fn allows_range(headers: &HeaderMap, file: Validators<'_>) -> bool {
     let Some(value) = values.next() else {
         return true;
     };
-    let Ok(value) = value.to_str() else {
-        return false;
-    };
     if values.next().is_some() {
         return false;
     }
-    if let Some(tag) = value.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
-        return tag == file.entity_tag;
+    if let Some(tag) = Tag::parse(value.as_bytes()) {
+        return !tag.is_weak && file.entity_tag == Some(tag);
     }
-    let named = date::parse(value);
+    let named = value.to_str().ok().and_then(date::parse);
     file.last_modified.is_some_and(|time| time.is_strong && named == Some(time.seconds))
 }
 
@@ -90,15 +111,16 @@ fn since(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
     if values.next().is_some() { None } else { date::parse(value) }
 }
 
-fn any_tag(headers: &HeaderMap, name: &HeaderName, tag: &str, comparison: Comparison) -> bool {
+fn any_tag(headers: &HeaderMap, name: &HeaderName, tag: Option<Tag<'_>>, comparison: Comparison) -> bool {
     headers.get_all(name).iter().any(|value| list_names(value.as_bytes(), tag, comparison))
 }
 
 /// Whether one field line names the tag, or everything by `*`. What cannot be read ends the line.
-fn list_names(mut list: &[u8], tag: &str, comparison: Comparison) -> bool {
+fn list_names(mut list: &[u8], tag: Option<Tag<'_>>, comparison: Comparison) -> bool {
     if list.trim_ascii() == b"*" {
         return true;
     }
+    let Some(tag) = tag else { return false };
     loop {
         list = skip_separators(list);
         let (is_weak, rest) = match list.strip_prefix(b"W/") {
@@ -112,7 +134,7 @@ fn list_names(mut list: &[u8], tag: &str, comparison: Comparison) -> bool {
             return false;
         };
         let (found, rest) = rest.split_at(end);
-        if found == tag.as_bytes() && !(is_weak && comparison == Comparison::Strong) {
+        if found == tag.opaque && !((is_weak || tag.is_weak) && comparison == Comparison::Strong) {
             return true;
         }
         list = rest.strip_prefix(b"\"").unwrap_or_default();
@@ -143,7 +165,7 @@ mod tests {
 
     fn file() -> Validators<'static> {
         Validators {
-            entity_tag: "abc",
+            entity_tag: Some(Tag::strong("abc")),
             last_modified: Some(LastModified { seconds: 784_111_777, is_strong: true }),
         }
     }
@@ -226,5 +248,22 @@ mod tests {
             ..file()
         };
         assert!(!allows_range(&headers(&[(&IF_RANGE, SAME)]), fresh));
+    }
+
+    #[test]
+    fn tags_of_others_may_be_weak_or_none() {
+        assert_eq!(Tag::parse(b" W/\"v1\" "), Some(Tag { opaque: b"v1", is_weak: true }));
+        for text in [&b"v1"[..], b"\"", b"\"a\"b\"", b"", b"w/\"a\""] {
+            assert_eq!(Tag::parse(text), None);
+        }
+        let weak = Validators { entity_tag: Tag::parse(b"W/\"abc\""), ..file() };
+        let evaluated = |name, value, file| evaluate(&headers(&[(name, value)]), file, false);
+        assert_eq!(evaluated(&IF_NONE_MATCH, "\"abc\"", weak), Verdict::NotModified);
+        assert_eq!(evaluated(&IF_MATCH, "\"abc\"", weak), Verdict::Failed);
+        assert!(!allows_range(&headers(&[(&IF_RANGE, "W/\"abc\"")]), weak));
+        assert!(!allows_range(&headers(&[(&IF_RANGE, "\"abc\"")]), weak));
+        let none = Validators { entity_tag: None, ..file() };
+        assert_eq!(evaluated(&IF_NONE_MATCH, "\"abc\"", none), Verdict::Proceed);
+        assert_eq!(evaluated(&IF_NONE_MATCH, "*", none), Verdict::NotModified);
     }
 }

@@ -30,6 +30,12 @@ pub(crate) fn last_modified(seconds: i64, now: SystemTime) -> Option<LastModifie
     Some(LastModified { seconds, is_strong: seconds < now })
 }
 
+/// The `Last-Modified` of a response that somebody else made, at the time in its `Date`.
+pub(crate) fn last_modified_at(modified: &str, made: Option<&str>) -> Option<LastModified> {
+    let seconds = parse(modified)?;
+    Some(LastModified { seconds, is_strong: made.and_then(parse).is_some_and(|made| seconds < made) })
+}
+
 /// A time that a file was last modified at, in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LastModified {

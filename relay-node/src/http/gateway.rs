@@ -5,8 +5,9 @@
 //! names the hop. The cache stands in front of it as it does for the proxy; every use of a stored file is confirmed with the
 //! origin first, which costs one pass through the chain and no bytes of the file.
 
-use super::cache::{Asked, Body, BoxError, Cache, Fetch, FetchError, Key};
-use super::conditional::{self, Validators, Verdict};
+use super::body::{Body, BoxError, Stream, nothing};
+use super::cache::{Asked, Cache, Fetch, FetchError, Key};
+use super::conditional::{self, Tag, Validators, Verdict};
 use super::date;
 use super::proxy_fields::{Loop, noticed_loop};
 use super::range::{self, Wanted};
@@ -21,7 +22,7 @@ use http::header::{
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Empty, StreamBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use relay_chain::chain::{Walk, WalkError, random_id, walk};
 use relay_chain::congestion::Congestion;
 use relay_chain::frames::encode;
@@ -88,7 +89,7 @@ impl Gateway {
     }
 
     /// Answers a request for one of the node's own paths.
-    pub async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, FetchError> {
+    pub(super) async fn answer(&self, request: Request<Stream>) -> Result<Response<Body>, FetchError> {
         let (parts, body) = request.into_parts();
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return Err(failure(
@@ -107,7 +108,7 @@ impl Gateway {
         let wish = Wish { gateway: self.clone(), name };
         match &self.shared.cache {
             Some(cache) => cache.answer(Asked { key, parts }, body, wish).await,
-            None => wish.fetch(parts, body).await,
+            None => Ok(wish.fetch(parts, body).await?.map(Body::Stream)),
         }
     }
 
@@ -125,7 +126,7 @@ impl Gateway {
 }
 
 impl Fetch for Wish {
-    async fn fetch(&self, parts: Parts, _: Body) -> Result<Response<Body>, FetchError> {
+    async fn fetch(&self, parts: Parts, _: Stream) -> Result<Response<Stream>, FetchError> {
         let fields = &parts.headers;
         // 1. HEAD sends no file.
         if parts.method == Method::HEAD {
@@ -223,7 +224,7 @@ impl Wish {
         }
     }
 
-    fn whole_head(&self, facts: &FileFacts) -> Response<Body> {
+    fn whole_head(&self, facts: &FileFacts) -> Response<Stream> {
         let mut answer = Response::new(nothing());
         let fields = answer.headers_mut();
         describe(fields, facts);
@@ -232,7 +233,7 @@ impl Wish {
         answer
     }
 
-    fn whole(&self, asking: Asking) -> Result<Response<Body>, FetchError> {
+    fn whole(&self, asking: Asking) -> Result<Response<Stream>, FetchError> {
         let facts = self.facts(&asking.head)?;
         let mut answer = self.whole_head(facts);
         let all = 0..facts.size.bytes();
@@ -240,7 +241,7 @@ impl Wish {
         Ok(answer)
     }
 
-    fn part(&self, asking: Asking, part: Range<u64>) -> Result<Response<Body>, FetchError> {
+    fn part(&self, asking: Asking, part: Range<u64>) -> Result<Response<Stream>, FetchError> {
         let facts = self.facts(&asking.head)?;
         let mut answer = self.whole_head(facts);
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -251,7 +252,7 @@ impl Wish {
         Ok(answer)
     }
 
-    fn body(&self, asking: Asking, wanted: Range<u64>) -> Result<Body, FetchError> {
+    fn body(&self, asking: Asking, wanted: Range<u64>) -> Result<Stream, FetchError> {
         let body = ChunkBody::of(&asking.head).map_err(|error| self.broken(&error))?;
         let sent = body.chunks.first() * CHUNK_LEN..body.file.size.bytes().min(body.chunks.end() * CHUNK_LEN);
         if wanted.start < sent.start || wanted.end > sent.end {
@@ -324,7 +325,7 @@ fn trimmed(chunk: &Bytes, start: u64, wanted: &Range<u64>) -> Bytes {
 
 /// A body that says how long it is.
 struct OfLength {
-    body: Body,
+    body: Stream,
     left: u64,
 }
 
@@ -363,9 +364,9 @@ impl HttpBody for OfLength {
 }
 
 /// 304, 412 or 416, where the conditions or the range leave nothing to send.
-fn early_answer(fields: &HeaderMap, facts: &FileFacts) -> Option<Response<Body>> {
+fn early_answer(fields: &HeaderMap, facts: &FileFacts) -> Option<Response<Stream>> {
     let last_modified = date::last_modified(facts.modified.seconds(), SystemTime::now());
-    let validators = Validators { entity_tag: facts.entity_tag.as_str(), last_modified };
+    let validators = Validators { entity_tag: Some(Tag::strong(facts.entity_tag.as_str())), last_modified };
     match conditional::evaluate(fields, validators, false) {
         Verdict::NotModified => return Some(not_modified(facts)),
         Verdict::Failed => return Some(empty(StatusCode::PRECONDITION_FAILED, facts)),
@@ -386,7 +387,7 @@ fn early_answer(fields: &HeaderMap, facts: &FileFacts) -> Option<Response<Body>>
 /// One range is cut; several are answered with the whole, as RFC 9110, 14.2, allows.
 fn wanted_part(fields: &HeaderMap, facts: &FileFacts) -> Result<Option<Range<u64>>, FetchError> {
     let last_modified = date::last_modified(facts.modified.seconds(), SystemTime::now());
-    let validators = Validators { entity_tag: facts.entity_tag.as_str(), last_modified };
+    let validators = Validators { entity_tag: Some(Tag::strong(facts.entity_tag.as_str())), last_modified };
     if !conditional::allows_range(fields, validators) {
         return Ok(None);
     }
@@ -420,11 +421,11 @@ fn plain_condition(fields: &HeaderMap) -> Option<Option<EntityTag>> {
     }
 }
 
-fn not_modified(facts: &FileFacts) -> Response<Body> {
+fn not_modified(facts: &FileFacts) -> Response<Stream> {
     empty(StatusCode::NOT_MODIFIED, facts)
 }
 
-fn empty(status: StatusCode, facts: &FileFacts) -> Response<Body> {
+fn empty(status: StatusCode, facts: &FileFacts) -> Response<Stream> {
     let mut answer = Response::new(nothing());
     *answer.status_mut() = status;
     describe(answer.headers_mut(), facts);
@@ -479,10 +480,6 @@ fn walk_failure(error: &WalkError) -> FetchError {
         _ => StatusCode::BAD_GATEWAY,
     };
     failure(status, &format!("the chain ends before its origin: {error}"))
-}
-
-fn nothing() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 fn failure(status: StatusCode, reason: &str) -> FetchError {

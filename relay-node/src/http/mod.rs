@@ -24,6 +24,7 @@ pub mod proxy_allow;
 pub mod proxy_dial;
 pub mod proxy_fields;
 mod range;
+mod seals;
 mod static_files;
 mod target;
 mod timer;
@@ -33,7 +34,7 @@ mod wire;
 use crate::access_log::AccessLog;
 use crate::root::DocumentRoot;
 use crate::stop::Stop;
-use body::Body;
+use body::{Body, BoxError, Stream};
 use cache::FetchError;
 use error_page::Form;
 use gateway::Gateway;
@@ -159,8 +160,8 @@ impl HttpFace {
     }
 }
 
-fn streamed(request: Request<Incoming>) -> Request<cache::Body> {
-    request.map(|body| body.map_err(cache::BoxError::from).boxed_unsync())
+fn streamed(request: Request<Incoming>) -> Request<Stream> {
+    request.map(|body| body.map_err(BoxError::from).boxed_unsync())
 }
 
 fn own_path(uri: &mut Uri) {
@@ -168,8 +169,8 @@ fn own_path(uri: &mut Uri) {
     *uri = Uri::from(path);
 }
 
-fn passed_on(answer: Result<Response<cache::Body>, FetchError>, form: Form) -> Response<Body> {
-    answer.map_or_else(|error| failed(&error, form), |answer| answer.map(Body::Stream))
+fn passed_on(answer: Result<Response<Body>, FetchError>, form: Form) -> Response<Body> {
+    answer.unwrap_or_else(|error| failed(&error, form))
 }
 
 fn failed(error: &FetchError, form: Form) -> Response<Body> {

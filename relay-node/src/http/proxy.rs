@@ -4,7 +4,8 @@
 //! In order: is it a loop, where does it go, does the cache know the answer, and only then the wire. Bodies are never held
 //! whole, connections are kept for the next request, every wait has a limit, and who is at fault is named in a 502 or 504.
 
-use super::cache::{Asked, Body, BoxError, Cache, Fetch, FetchError, Key};
+use super::body::{Body, BoxError, Stream, nothing};
+use super::cache::{Asked, Cache, Fetch, FetchError, Key};
 use super::proxy_allow::AllowProxy;
 use super::proxy_dial::{DialError, ProxyLimits, Reach, dial};
 use super::proxy_fields::{
@@ -16,7 +17,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use relay_chain::congestion::Congestion;
@@ -84,8 +85,8 @@ struct Shared {
     config: ProxyConfig,
     cache: Option<Arc<Cache>>,
     pseudonym: String,
-    configured: Client<Connector, Body>,
-    asked: Client<Connector, Body>,
+    configured: Client<Connector, Stream>,
+    asked: Client<Connector, Stream>,
 }
 
 /// Dials for the pool of connections.
@@ -138,9 +139,9 @@ impl Proxy {
     }
 
     /// Answers a request that is not CONNECT: one with an absolute target as a forward proxy, others for the upstream.
-    pub async fn answer(
+    pub(super) async fn answer(
         &self,
-        request: Request<Body>,
+        request: Request<Stream>,
         client: Option<IpAddr>,
     ) -> Result<Response<Body>, FetchError> {
         let (mut parts, body) = request.into_parts();
@@ -161,7 +162,7 @@ impl Proxy {
                 let key = Key::new(parts.uri.to_string());
                 cache.answer(Asked { key, parts }, body, wire).await?
             }
-            None => wire.fetch(parts, body).await?,
+            None => wire.fetch(parts, body).await?.map(Body::Stream),
         };
         // 4. Back, without what was for the upstream's connection.
         remove_connection_fields(answer.headers_mut());
@@ -214,7 +215,7 @@ impl Proxy {
 }
 
 impl Fetch for Wire {
-    async fn fetch(&self, parts: Parts, body: Body) -> Result<Response<Body>, FetchError> {
+    async fn fetch(&self, parts: Parts, body: Stream) -> Result<Response<Stream>, FetchError> {
         let shared = &self.proxy.shared;
         let limits = &shared.config.limits;
         let mut parts = parts;
@@ -267,7 +268,7 @@ impl Wire {
         }
     }
 
-    fn hurried(&self, body: hyper::body::Incoming) -> Body {
+    fn hurried(&self, body: hyper::body::Incoming) -> Stream {
         let limit = self.proxy.shared.config.limits.silence;
         let reason = self.late("sent no more of its answer", limit).reason;
         Hurried { body, limit, waiting: None, reason }.boxed_unsync()
@@ -315,7 +316,7 @@ impl tower_service::Service<Uri> for Connector {
 
 /// A request body that tells when it moved last.
 struct Watched {
-    body: Body,
+    body: Stream,
     progress: Arc<Mutex<Instant>>,
 }
 
@@ -380,7 +381,7 @@ impl HttpBody for Hurried {
     }
 }
 
-fn watched(body: Body, progress: Arc<Mutex<Instant>>) -> Body {
+fn watched(body: Stream, progress: Arc<Mutex<Instant>>) -> Stream {
     if body.is_end_stream() { body } else { Watched { body, progress }.boxed_unsync() }
 }
 
@@ -398,7 +399,7 @@ async fn within<T>(answer: impl Future<Output = T>, progress: &Mutex<Instant>, l
     }
 }
 
-fn pool(connector: Connector) -> Client<Connector, Body> {
+fn pool(connector: Connector) -> Client<Connector, Stream> {
     Client::builder(TokioExecutor::new())
         .pool_idle_timeout(KEEP_IDLE)
         .pool_max_idle_per_host(MOST_IDLE)
@@ -428,7 +429,7 @@ fn ends_here(parts: &mut Parts) -> Option<Result<Response<Body>, FetchError>> {
     if may_go_on(&parts.method, &mut parts.headers) {
         return None;
     }
-    let mut answer = Response::new(nothing());
+    let mut answer = Response::new(Body::Empty);
     answer.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     Some(Ok(answer))
 }
@@ -462,10 +463,6 @@ fn host_field(authority: &Authority) -> Result<HeaderValue, FetchError> {
 fn plain_host(authority: &Authority) -> &str {
     let host = authority.host();
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
-}
-
-fn nothing() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 fn bad(reason: &str) -> FetchError {

@@ -1,7 +1,7 @@
 //! GET and HEAD of the document root.
 
 use super::body::{Body, FileParts, Part, read_piece};
-use super::conditional::{self, Validators, Verdict};
+use super::conditional::{self, Tag, Validators, Verdict};
 use super::error_page::{self, Form};
 use super::range::{self, Wanted};
 use super::target::{self, BadTarget, Target};
@@ -15,6 +15,7 @@ use http::header::{
 };
 use http::{Method, Response, StatusCode, Uri};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,7 +69,7 @@ async fn find_and_answer(
     // 4. The client's conditions.
     let tag = file.meta.entity_tag();
     let last_modified = date::last_modified(file.meta.modified.0, SystemTime::now());
-    let validators = Validators { entity_tag: &tag, last_modified };
+    let validators = Validators { entity_tag: Some(Tag::strong(&tag)), last_modified };
     match conditional::evaluate(headers, validators, face.config.strict) {
         Verdict::Proceed => {}
         Verdict::NotModified => return not_modified(&tag),
@@ -219,22 +220,22 @@ pub(super) fn content_type(name: &str) -> HeaderValue {
 
 /// Small bodies are read at once, from memory where they are there.
 async fn body(file: ServedFile, parts: VecDeque<Part>) -> Result<Body, Problem> {
-    let file = Arc::new(file);
+    let file = Arc::new(file.file);
     let is_one_piece = matches!(parts.iter().next(), Some(Part::File { .. })) && parts.len() == 1;
     match parts.front() {
         None => Ok(Body::Empty),
         Some(&Part::File { offset, length }) if is_one_piece && length <= SMALL => {
             let mut piece = vec![0; usize::try_from(length).unwrap_or(0)];
-            if positioned::read_at_once(&file.file, &mut piece, offset) == Some(piece.len()) {
+            if positioned::read_at_once(&file, &mut piece, offset) == Some(piece.len()) {
                 return Ok(Body::Full(piece.into()));
             }
             Ok(Body::Full(read_small(file, offset, length).await?))
         }
-        Some(_) => Ok(Body::File(FileParts { file, parts })),
+        Some(_) => Ok(Body::File(FileParts { file, parts, seals: None })),
     }
 }
 
-async fn read_small(file: Arc<ServedFile>, offset: u64, length: u64) -> Result<Bytes, RootError> {
+async fn read_small(file: Arc<File>, offset: u64, length: u64) -> Result<Bytes, RootError> {
     blocking(move || read_piece(&file, offset, length).map_err(RootError::Io)).await
 }
 

@@ -1,13 +1,15 @@
 //! Sending parts of a file past hyper, inside the kernel.
 
 use super::body::{FileParts, Part};
+use super::seals::Seals;
 use super::timer::{Stall, Timer};
 use crate::platform::send_file::send_file;
 use crate::platform::unsent::unsent_bytes;
 use crate::platform::{page_cache, positioned};
-use crate::root::ServedFile;
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -28,7 +30,7 @@ pub(super) async fn send(
     limit: Duration,
     sent: &mut u64,
 ) -> io::Result<()> {
-    let FileParts { file, parts } = source;
+    let FileParts { file, parts, seals } = source;
     let mut timer = Timer::default();
     for part in parts {
         match part {
@@ -42,7 +44,8 @@ pub(super) async fn send(
                 }
             }
             Part::File { offset, length } => {
-                send_range(socket, &mut timer, &file, offset, length, limit, sent).await?;
+                let range = offset..offset.saturating_add(length);
+                send_range(socket, &mut timer, (&file, seals.as_ref()), range, limit, sent).await?;
             }
         }
     }
@@ -52,21 +55,23 @@ pub(super) async fn send(
 async fn send_range(
     socket: &TcpStream,
     timer: &mut Timer,
-    file: &Arc<ServedFile>,
-    mut offset: u64,
-    length: u64,
+    (file, seals): (&Arc<File>, Option<&Arc<Seals>>),
+    range: Range<u64>,
     limit: Duration,
     sent: &mut u64,
 ) -> io::Result<()> {
-    let end = offset.saturating_add(length);
-    let mut warm_until = offset;
+    let Range { start: mut offset, end } = range;
+    let mut ready_until = offset;
     while offset < end {
-        if offset >= warm_until {
-            warm_until = offset.saturating_add(PIECE).min(end);
-            warm(file, offset, warm_until).await?;
+        if offset >= ready_until {
+            ready_until = offset.saturating_add(PIECE).min(end);
+            match seals.filter(|seals| !seals.is_checked(&(offset..ready_until))) {
+                Some(seals) => check(seals, file, offset..ready_until).await?,
+                None => warm(file, offset, ready_until).await?,
+            }
         }
-        let wanted = usize::try_from(warm_until - offset).unwrap_or(usize::MAX);
-        match moving(socket, timer, limit, send_file(socket, &file.file, offset, wanted)).await? {
+        let wanted = usize::try_from(ready_until - offset).unwrap_or(usize::MAX);
+        match moving(socket, timer, limit, send_file(socket, file, offset, wanted)).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             taken => {
                 offset += taken as u64;
@@ -77,9 +82,16 @@ async fn send_range(
     Ok(())
 }
 
+/// Looks at a piece before any of it is sent; that brings it into memory, too.
+async fn check(seals: &Arc<Seals>, file: &Arc<File>, range: Range<u64>) -> io::Result<()> {
+    let (seals, file) = (Arc::clone(seals), Arc::clone(file));
+    let checking = tokio::task::spawn_blocking(move || seals.check(&file, range));
+    checking.await.map_err(io::Error::other)?
+}
+
 /// Brings a piece of a file into memory, so that `sendfile` does not make all the thread's connections wait for a disk.
-async fn warm(file: &Arc<ServedFile>, from: u64, to: u64) -> io::Result<()> {
-    if page_cache::is_cached(&file.file, from, to - from) {
+async fn warm(file: &Arc<File>, from: u64, to: u64) -> io::Result<()> {
+    if page_cache::is_cached(file, from, to - from) {
         return Ok(());
     }
     let file = file.clone();
@@ -88,7 +100,7 @@ async fn warm(file: &Arc<ServedFile>, from: u64, to: u64) -> io::Result<()> {
         let mut at = from;
         while at < to {
             let length = usize::try_from(to - at).unwrap_or(WARM_BUFFER).min(WARM_BUFFER);
-            match positioned::read_up_to(&file.file, buffer.get_mut(..length).unwrap_or_default(), at)? {
+            match positioned::read_up_to(&file, buffer.get_mut(..length).unwrap_or_default(), at)? {
                 0 => break,
                 read => at += read as u64,
             }

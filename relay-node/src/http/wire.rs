@@ -4,14 +4,12 @@
 //! buffer while a connection idles, never reads into the next request, and the moment when an answer is wholly written
 //! can be told from outside ([`Progress::is_answered`]); then the connection is taken back from it.
 
-use super::body::{Body, FileParts, PartsReader};
-use super::cache::BoxError;
+use super::body::{Body, BoxError, FileParts, PartsReader, Stream};
 use super::head::Framing;
 use crate::platform::send_file::as_socket;
 use crate::platform::unsent::unsent_bytes;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::rt::ReadBufCursor;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -206,7 +204,7 @@ enum Kind {
     Empty,
     Full(Bytes),
     Reader(PartsReader),
-    Stream(UnsyncBoxBody<Bytes, BoxError>),
+    Stream(Stream),
     /// Sent past hyper, which only has to say how long it is.
     Elsewhere(u64),
 }

@@ -25,7 +25,7 @@ fn sample(file: &File, at: u64) -> rustix::io::Result<usize> {
 
 /// Some kernels' memory file systems cannot be asked, but have nothing to wait for either.
 #[cfg(target_os = "linux")]
-fn lives_in_memory(file: &File) -> bool {
+pub(super) fn lives_in_memory(file: &File) -> bool {
     /// `TMPFS_MAGIC`, statfs(2).
     const TMPFS: i128 = 0x0102_1994;
     rustix::fs::fstatfs(file).is_ok_and(|system| i128::from(system.f_type) == TMPFS)

@@ -1,5 +1,7 @@
 //! Reading and writing at a place in a file, whatever others do with it meanwhile.
 
+#[cfg(target_os = "linux")]
+use super::page_cache::lives_in_memory;
 use std::fs::File;
 use std::io;
 
@@ -8,8 +10,11 @@ use std::io;
 pub(crate) fn read_at_once(file: &File, buffer: &mut [u8], offset: u64) -> Option<usize> {
     use rustix::io::{ReadWriteFlags, preadv2};
     let mut buffers = [io::IoSliceMut::new(buffer)];
-    // Any error is told by the read that may wait.
-    preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT).ok()
+    match preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+        Err(rustix::io::Errno::OPNOTSUPP) if lives_in_memory(file) => read_at(file, buffer, offset).ok(),
+        // Any other error is told by the read that may wait.
+        result => result.ok(),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -84,5 +89,18 @@ mod tests {
         check(10, 4, b"");
         check(1 << 40, 4, b"");
         check(3, 0, b"");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn files_in_memory_are_read_at_once() {
+        let Ok(mut file) = tempfile::tempfile_in("/dev/shm") else { return };
+        if !super::lives_in_memory(&file) {
+            return;
+        }
+        file.write_all(b"0123456789").unwrap();
+        let mut buffer = [0; 4];
+        assert_eq!(super::read_at_once(&file, &mut buffer, 3), Some(4));
+        assert_eq!(&buffer, b"3456");
     }
 }

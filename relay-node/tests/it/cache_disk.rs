@@ -56,6 +56,33 @@ fn what_is_stored_outlives_the_process() {
     assert_eq!((small.count(), large.count()), (1, 1));
 }
 
+/// A disk that lost blocks which it had promised to keep: no client takes what is left for the whole.
+#[test]
+fn what_a_disk_lost_is_not_served_but_fetched_anew() {
+    for (lost, is_found_in_time) in [(10, true), (2_500_000, false), (4_999_990, true)] {
+        let dir = TempDir::new().unwrap();
+        let upstream = serving(pattern(5_000_000));
+        let front = in_dir(upstream.address, dir.path(), 1 << 30);
+        get(front.address, "/", &[]);
+        until("it is stored", || !front.cache().is_empty() && unfinished(dir.path()) == 0);
+        drop(front);
+        let body = walk(dir.path()).into_iter().find(|file| file.extension().is_some_and(|e| e == "body"));
+        let file = std::fs::File::options().write(true).open(body.unwrap()).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0; 4096][..10], lost).unwrap();
+        let front = in_dir(upstream.address, dir.path(), 1 << 30);
+        // Far from the loss nothing is the matter.
+        let part = get(front.address, "/", &["Range: bytes=1100000-1100009"]);
+        assert_eq!(part.is_hit(), !is_found_in_time, "{lost}: {}", part.cache_status());
+        assert!(part.body == pattern(5_000_000)[1_100_000..1_100_010], "{lost}");
+        let first = get(front.address, "/", &[]);
+        assert_eq!(first.whole, is_found_in_time, "{lost}: {}", first.cache_status());
+        assert!(pattern(5_000_000).starts_with(&first.body), "{lost}: no byte that was not checked");
+        let second = get(front.address, "/", &[]);
+        assert!(second.whole && second.body == pattern(5_000_000), "{lost}");
+        assert_eq!(upstream.count(), 2, "{lost}: fetched once more");
+    }
+}
+
 /// An upstream that dies in the middle, in every way that a body can be delimited.
 #[test]
 fn a_body_that_breaks_off_is_never_stored() {

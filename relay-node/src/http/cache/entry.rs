@@ -2,7 +2,7 @@
 
 use super::key::Key;
 use super::policy::{Rules, Times};
-use super::store::{LONGEST_RECORD, SMALL_BODY};
+use crate::http::seals::Seals;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,12 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+/// Bodies up to this many bytes are held in memory while they are in use.
+pub const SMALL_BODY: u64 = 64 * 1024;
+
+/// The largest metadata file that is read, in bytes.
+pub const LONGEST_RECORD: u64 = 512 * 1024;
 
 /// What is known of a response besides its body.
 #[derive(Debug, Clone)]
@@ -45,7 +51,8 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 enum Stored {
     Memory(Bytes),
-    File(Arc<File>),
+    /// What was there before this process is sealed.
+    File(Arc<File>, Option<Arc<Seals>>),
 }
 
 /// The text of a metadata file.
@@ -96,17 +103,24 @@ impl Entry {
         small: Option<Bytes>,
         file: Arc<File>,
     ) -> Self {
-        let body = small.map_or(Stored::File(file), Stored::Memory);
+        let body = small.map_or(Stored::File(file, None), Stored::Memory);
         Self { number, head, hash, record_size, body }
     }
 
     /// An entry from the disk, if its body is what the record tells and the key is the one looked for.
-    pub fn whole(number: u64, record: &Record, record_size: u64, file: File, key: &Key) -> io::Result<Self> {
+    /// Of a large body both ends are looked at now, and the rest when it is wanted.
+    pub fn whole(
+        number: u64,
+        record: &Record,
+        file: File,
+        key: &Key,
+        known: Option<Arc<Seals>>,
+    ) -> io::Result<Self> {
         let (head, hash) = record.told.read()?;
         if head.key != key.text() {
             return Err(broken("it belongs to another key"));
         }
-        if file.metadata()?.len() != head.length {
+        if file.metadata()?.len() != Self::file_length(head.length) {
             return Err(broken("its body has another length than was noted"));
         }
         let body = if head.length <= SMALL_BODY {
@@ -117,9 +131,17 @@ impl Entry {
             }
             Stored::Memory(bytes.into())
         } else {
-            Stored::File(Arc::new(file))
+            let seals = match known {
+                Some(seals) if seals.is_broken() => return Err(broken("its body is not what was stored")),
+                Some(seals) => seals,
+                None => Arc::new(Seals::read(&file, head.length, hash)?),
+            };
+            // What is torn is so at an end, as a rule, and then it is found before anybody is answered.
+            seals.check(&file, 0..1)?;
+            seals.check(&file, head.length - 1..head.length)?;
+            Stored::File(Arc::new(file), Some(seals))
         };
-        Ok(Self { number, head, hash, record_size, body })
+        Ok(Self { number, head, hash, record_size: record.size(), body })
     }
 
     /// The same body under a new head.
@@ -138,7 +160,12 @@ impl Entry {
         &self.head
     }
 
-    /// The body's BLAKE3 hash.
+    /// How long the file of a body is: behind a body that does not fit into memory stand the hashes of its pieces.
+    pub fn file_length(body: u64) -> u64 {
+        if body <= SMALL_BODY { body } else { body.saturating_add(Seals::size(body)) }
+    }
+
+    /// The BLAKE3 hash of a small body; of a large one, that of the list of its pieces' hashes.
     pub fn hash(&self) -> blake3::Hash {
         self.hash
     }
@@ -152,16 +179,21 @@ impl Entry {
     pub fn in_memory(&self) -> Option<&Bytes> {
         match &self.body {
             Stored::Memory(bytes) => Some(bytes),
-            Stored::File(_) => None,
+            Stored::File(..) => None,
         }
     }
 
-    /// The body's file, where it is not in memory. It stays readable after the entry was evicted.
-    pub fn open_file(&self) -> Option<&Arc<File>> {
+    /// The body's file, where it is not in memory, and what its bytes must be. It stays readable after the entry was evicted.
+    pub fn in_file(&self) -> Option<(&Arc<File>, Option<&Arc<Seals>>)> {
         match &self.body {
             Stored::Memory(_) => None,
-            Stored::File(file) => Some(file),
+            Stored::File(file, seals) => Some((file, seals.as_ref())),
         }
+    }
+
+    /// Whether its body turned out not to be what was stored.
+    pub fn is_broken(&self) -> bool {
+        self.in_file().and_then(|(_, seals)| seals).is_some_and(|seals| seals.is_broken())
     }
 }
 

@@ -11,7 +11,8 @@ use super::growing::{End, Follower, Growing};
 use super::key::Key;
 use super::policy::{Times, selects};
 use super::store::Growth;
-use super::{Body, BoxError, Cache, Fetch, FetchError};
+use super::{BoxError, Cache, Fetch, FetchError, Stream};
+use crate::http::body::nothing;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{
@@ -21,7 +22,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::{Body as _, Frame};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::BodyExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{oneshot, watch};
@@ -65,7 +66,7 @@ pub enum Lead {
     /// The stored response, because the origin failed (with this status, if it answered).
     StandIn(Arc<Entry>, Option<u16>),
     /// An answer that is not kept.
-    Own(Response<Body>),
+    Own(Response<Stream>),
     /// No answer.
     Failed(FetchError),
 }
@@ -191,7 +192,7 @@ impl Drop for Registration {
 impl<F: Fetch> Task<F> {
     async fn run(mut self, lead: oneshot::Sender<Lead>) {
         let sent = self.cache().clock.now();
-        let answer = self.fetch.fetch(self.request(), no_body()).await;
+        let answer = self.fetch.fetch(self.request(), nothing()).await;
         let times = Times { sent, received: self.cache().clock.now() };
         let known = std::mem::replace(&mut self.known, Known::Nothing);
         match (answer, known) {
@@ -248,7 +249,7 @@ impl<F: Fetch> Task<F> {
     async fn confirmed(
         self,
         entry: &Arc<Entry>,
-        answer: Response<Body>,
+        answer: Response<Stream>,
         times: Times,
         lead: oneshot::Sender<Lead>,
     ) {
@@ -275,7 +276,7 @@ impl<F: Fetch> Task<F> {
     async fn confirmed_growing(
         self,
         growing: &Arc<Growing>,
-        answer: Response<Body>,
+        answer: Response<Stream>,
         lead: oneshot::Sender<Lead>,
     ) {
         let follower = growing.follow(None).filter(|_| confirms(growing.head(), answer.headers()));
@@ -287,7 +288,7 @@ impl<F: Fetch> Task<F> {
     /// The origin confirmed something that it was not asked about: the stored response is of no use.
     async fn fetch_anew(self, lead: oneshot::Sender<Lead>) {
         let sent = self.cache().clock.now();
-        match self.fetch.fetch(self.request(), no_body()).await {
+        match self.fetch.fetch(self.request(), nothing()).await {
             Ok(answer) => {
                 let times = Times { sent, received: self.cache().clock.now() };
                 self.arrived(answer, times, lead).await;
@@ -301,7 +302,7 @@ impl<F: Fetch> Task<F> {
         drop(lead.send(Lead::Failed(error)));
     }
 
-    async fn arrived(self, answer: Response<Body>, times: Times, lead: oneshot::Sender<Lead>) {
+    async fn arrived(self, answer: Response<Stream>, times: Times, lead: oneshot::Sender<Lead>) {
         let Some((head, length)) = self.storable(&answer, times) else {
             return self.not_shared(answer, lead);
         };
@@ -333,7 +334,7 @@ impl<F: Fetch> Task<F> {
     }
 
     /// The head under which an answer is kept, and its length where it is known.
-    fn storable(&self, answer: &Response<Body>, times: Times) -> Option<(Head, Option<u64>)> {
+    fn storable(&self, answer: &Response<Stream>, times: Times) -> Option<(Head, Option<u64>)> {
         let length = answer.body().size_hint().exact();
         // What ends with the connection cannot be told from what broke off (RFC 9112 §8).
         let delimited = length.is_some() || answer.headers().contains_key(TRANSFER_ENCODING);
@@ -346,7 +347,7 @@ impl<F: Fetch> Task<F> {
         head.rules.is_storable().then_some((head, length))
     }
 
-    fn not_shared(self, answer: Response<Body>, lead: oneshot::Sender<Lead>) {
+    fn not_shared(self, answer: Response<Stream>, lead: oneshot::Sender<Lead>) {
         self.fill().settle(Stage::NotShared);
         drop(lead.send(Lead::Own(answer)));
     }
@@ -358,11 +359,6 @@ impl<F: Fetch> Task<F> {
     fn fill(&self) -> &Arc<Fill> {
         &self.registration.fill
     }
-}
-
-/// A request body of nothing.
-pub fn no_body() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Whether an answer's validators show that the stored response is not the origin's any more.
@@ -383,7 +379,7 @@ struct Pump {
 
 impl Pump {
     /// The growth is handed back once it is whole and an entry.
-    async fn run(&self, growth: Growth, body: Body) -> Option<Growth> {
+    async fn run(&self, growth: Growth, body: Stream) -> Option<Growth> {
         let mut batches = Batches { body, has_ended: false };
         let mut growth = Some(growth);
         loop {
@@ -478,7 +474,7 @@ impl Drop for Pump {
 
 /// A body in batches.
 struct Batches {
-    body: Body,
+    body: Stream,
     /// A body must not be asked again once it has ended.
     has_ended: bool,
 }

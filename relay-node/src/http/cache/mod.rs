@@ -20,17 +20,17 @@ mod serve;
 mod status;
 mod store;
 
+pub use super::body::{BoxError, Stream};
 pub use bypass::{Asked, carries_content};
 pub use key::Key;
 pub use status::CACHE_NAME;
 pub use store::StoreError;
 
-use bytes::Bytes;
+use super::body::{Body, nothing};
 use entry::Entry;
 use fill::{Fill, Known, Lead, Place, Stage};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
 use policy::{Verdict, selects};
 use status::{Forward, Told};
 use std::collections::HashMap;
@@ -45,12 +45,6 @@ use store::Store;
 pub(super) fn read_record(text: &[u8]) -> std::io::Result<()> {
     entry::Record::parse(text)?.read().map(drop)
 }
-
-/// Whatever ends a body early.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A body on its way, of an answer or of a request.
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How many bytes of small bodies and metadata are held in memory.
 pub const MEMORY: u64 = 64 * 1024 * 1024;
@@ -69,8 +63,8 @@ pub trait Fetch: Clone + Send + Sync + 'static {
     fn fetch(
         &self,
         request: Parts,
-        body: Body,
-    ) -> impl Future<Output = Result<Response<Body>, FetchError>> + Send;
+        body: Stream,
+    ) -> impl Future<Output = Result<Response<Stream>, FetchError>> + Send;
 }
 
 /// Why there is no response.
@@ -129,10 +123,10 @@ impl Cache {
     }
 
     /// Answers a request from what is stored, or else from where `fetch` asks.
-    pub async fn answer<F: Fetch>(
+    pub(super) async fn answer<F: Fetch>(
         self: &Arc<Self>,
         asked: Asked,
-        body: Body,
+        body: Stream,
         fetch: F,
     ) -> Result<Response<Body>, FetchError> {
         // 1. Some requests are none of the cache's business.
@@ -190,6 +184,10 @@ impl Cache {
         let rows = self.store.rows(&asked.key);
         for number in &rows {
             let entry = match self.store.hot(&asked.key, *number) {
+                Some(entry) if entry.is_broken() => {
+                    self.discard(&asked.key, *number).await;
+                    None
+                }
                 Some(entry) => Some(entry),
                 None => self.load(&asked.key, *number).await,
             };
@@ -205,6 +203,12 @@ impl Cache {
     async fn load(self: &Arc<Self>, key: &Key, number: u64) -> Option<Arc<Entry>> {
         let (store, key) = (Arc::clone(&self.store), key.clone());
         tokio::task::spawn_blocking(move || store.load(&key, number)).await.ok().flatten()
+    }
+
+    async fn discard(self: &Arc<Self>, key: &Key, number: u64) {
+        tracing::warn!(key = key.text(), "a cache entry is not what was stored and is removed");
+        let (store, key) = (Arc::clone(&self.store), key.clone());
+        drop(tokio::task::spawn_blocking(move || store.remove_entry(&key, number)).await);
     }
 
     async fn fetch_shared<F: Fetch>(
@@ -268,7 +272,7 @@ impl Cache {
                 _ => {}
             }
         }
-        self.forward(asked, fill::no_body(), fetch, forward).await
+        self.forward(asked, nothing(), fetch, forward).await
     }
 
     fn answer_lead(&self, asked: &Asked, lead: Lead, forward: Forward) -> Result<Response<Body>, FetchError> {
@@ -344,7 +348,7 @@ impl Cache {
     async fn forward<F: Fetch>(
         self: &Arc<Self>,
         asked: Asked,
-        body: Body,
+        body: Stream,
         fetch: F,
         forward: Forward,
     ) -> Result<Response<Body>, FetchError> {
@@ -360,7 +364,7 @@ impl Cache {
     async fn forward_head<F: Fetch>(
         self: &Arc<Self>,
         asked: Asked,
-        body: Body,
+        body: Stream,
         fetch: F,
         forward: Forward,
         stored: Option<Arc<Entry>>,

@@ -1,22 +1,23 @@
 //! Answers a request from a stored or growing response: conditions, ranges, `Age` and `Cache-Status`.
 
-use super::directives::members;
 use super::entry::{Entry, Head};
 use super::growing::{Follower, Growing};
-use super::piece::read_piece;
 use super::status::Told;
-use super::{Body, BoxError};
+use super::{BoxError, Stream};
+use crate::http::body::{Body, FileParts, Part};
+use crate::http::conditional::{self, Tag, Validators, Verdict};
+use crate::http::date;
+use crate::http::range::{self, Wanted};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{
-    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    LAST_MODIFIED, RANGE,
+    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, LAST_MODIFIED,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
-use std::fs::File;
+use http_body_util::{BodyExt as _, StreamBody};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -49,15 +50,15 @@ pub fn growing(
         Plan::NotModified | Plan::NotSatisfiable => return Some(answer),
     };
     if asked.method != Method::HEAD {
-        *answer.body_mut() = following_body(follower);
+        *answer.body_mut() = Body::Stream(following(follower));
     }
     Some(answer)
 }
 
 /// Passes on an answer that the cache has no part in.
-pub fn passed(mut answer: Response<Body>, told: Told) -> Response<Body> {
+pub fn passed(mut answer: Response<Stream>, told: Told) -> Response<Body> {
     told.add_to(answer.headers_mut());
-    answer
+    answer.map(Body::Stream)
 }
 
 /// What is sent of a response.
@@ -89,83 +90,45 @@ impl Plan {
     }
 }
 
-/// RFC 9110 §13.2.2, steps 3 to 5. Conditions and ranges are about a 200 only.
+/// RFC 9110 §13.2.2, steps 3 to 5; steps 1 and 2 never come here. Conditions and ranges are about a 200 only.
 fn plan(asked: &Parts, head: &Head, length: Option<u64>) -> Plan {
     if head.status != StatusCode::OK {
         return Plan::Whole;
     }
-    if not_modified(&asked.headers, &head.fields) {
+    let validators = validators(&head.fields);
+    if conditional::evaluate(&asked.headers, validators, false) == Verdict::NotModified {
         return Plan::NotModified;
     }
+    if asked.method != Method::GET || !conditional::allows_range(&asked.headers, validators) {
+        return Plan::Whole;
+    }
     // Where the length is not known yet no part of it can be named.
-    let (Some(range), Some(length)) = (asked.headers.get(RANGE), length) else { return Plan::Whole };
-    if asked.method != Method::GET || !range_still_applies(&asked.headers, head) {
-        return Plan::Whole;
-    }
-    range.to_str().map_or(Plan::Whole, |range| cut(range, length))
+    length.map_or(Plan::Whole, |length| cut(&asked.headers, length))
 }
 
-fn not_modified(asked: &HeaderMap, stored: &HeaderMap) -> bool {
-    if asked.contains_key(IF_NONE_MATCH) {
-        let tag = stored.get(ETAG).and_then(|tag| tag.to_str().ok());
-        return members(asked, IF_NONE_MATCH)
-            .iter()
-            .any(|wanted| *wanted == "*" || tag.is_some_and(|tag| weak(wanted) == weak(tag)));
-    }
-    let date = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
-    let since = asked.get(IF_MODIFIED_SINCE).and_then(date);
-    let modified = stored.get(LAST_MODIFIED).and_then(date);
-    since.zip(modified).is_some_and(|(since, modified)| modified <= since)
-}
-
-fn weak(tag: &str) -> &str {
-    let tag = tag.trim();
-    tag.strip_prefix("W/").unwrap_or(tag)
-}
-
-/// RFC 9110 §13.1.5: a tag must be the same and strong. A date must be the same and strong too, that is, a second older than
-/// the response's own date at least (§8.8.2.2).
-fn range_still_applies(asked: &HeaderMap, head: &Head) -> bool {
-    let Some(condition) = asked.get(IF_RANGE) else { return true };
-    if condition.as_bytes().starts_with(b"\"") {
-        return head.fields.get(ETAG) == Some(condition);
-    }
-    let date = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
-    let modified = head.fields.get(LAST_MODIFIED).and_then(date);
-    let dated = head.fields.get(http::header::DATE).and_then(date);
-    match (date(condition), modified, dated) {
-        (Some(condition), Some(modified), Some(dated)) => condition == modified && modified < dated,
-        _ => false,
+fn validators(stored: &HeaderMap) -> Validators<'_> {
+    let text = |name: &HeaderName| stored.get(name).and_then(|value| value.to_str().ok());
+    Validators {
+        entity_tag: stored.get(ETAG).and_then(|tag| Tag::parse(tag.as_bytes())),
+        last_modified: text(&LAST_MODIFIED)
+            .and_then(|modified| date::last_modified_at(modified, text(&DATE))),
     }
 }
 
-/// One range is cut; several, or none that can be read, are answered with the whole, as RFC 9110 §14.2 allows.
-fn cut(range: &str, length: u64) -> Plan {
-    let Some(spec) = range.strip_prefix("bytes=").map(str::trim) else { return Plan::Whole };
-    let Some((first, last)) = spec.split_once('-') else { return Plan::Whole };
-    let (first, last) = (first.trim(), last.trim());
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(first) || !digits(last) || (first.is_empty() && last.is_empty()) {
-        return Plan::Whole;
-    }
-    let number = |text: &str| text.parse::<u64>().unwrap_or(u64::MAX);
-    if first.is_empty() {
-        return match number(last).min(length) {
-            0 => Plan::NotSatisfiable,
-            suffix => Plan::Part(length - suffix..length),
-        };
-    }
-    let start = number(first);
-    let end = if last.is_empty() { length } else { number(last).saturating_add(1).min(length) };
-    match start {
-        _ if !last.is_empty() && number(last) < start => Plan::Whole,
-        start if start >= length => Plan::NotSatisfiable,
-        start => Plan::Part(start..end),
+/// One range is cut; several are answered with the whole, as RFC 9110 §14.2 allows.
+fn cut(asked: &HeaderMap, length: u64) -> Plan {
+    match range::wanted(asked, length) {
+        Wanted::Whole => Plan::Whole,
+        Wanted::Parts(parts) => match parts.as_slice() {
+            [part] => Plan::Part(part.clone()),
+            _ => Plan::Whole,
+        },
+        Wanted::Unsatisfiable => Plan::NotSatisfiable,
     }
 }
 
 fn begin(head: &Head, plan: &Plan, length: Option<u64>, now: SystemTime, told: Told) -> Response<Body> {
-    let mut answer = Response::new(nothing());
+    let mut answer = Response::new(Body::Empty);
     *answer.status_mut() = plan.status(head.status);
     let fields = answer.headers_mut();
     *fields = head.fields.clone();
@@ -209,39 +172,20 @@ fn leave_what_a_304_needs(fields: &mut HeaderMap) {
     }
 }
 
-fn nothing() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
+/// What is in memory is handed over, and of what is in a file the place: that goes to the client within the kernel.
 fn stored_body(entry: &Entry, range: Range<u64>) -> Body {
     if let Some(bytes) = entry.in_memory() {
         let whole = 0..bytes.len();
         let part = usize::try_from(range.start).unwrap_or(whole.end).min(whole.end)
             ..usize::try_from(range.end).unwrap_or(whole.end).min(whole.end);
-        return Full::new(bytes.slice(part)).map_err(|never| match never {}).boxed_unsync();
+        return Body::Full(bytes.slice(part));
     }
-    match entry.open_file() {
-        Some(file) => file_body(Arc::clone(file), range),
-        None => nothing(),
-    }
+    let Some((file, seals)) = entry.in_file() else { return Body::Empty };
+    let part = Part::File { offset: range.start, length: range.end - range.start };
+    Body::File(FileParts { file: Arc::clone(file), parts: VecDeque::from([part]), seals: seals.cloned() })
 }
 
-fn file_body(file: Arc<File>, range: Range<u64>) -> Body {
-    let pieces = stream::try_unfold((file, range), |(file, range)| async move {
-        if range.is_empty() {
-            return Ok(None);
-        }
-        let piece = read_piece(&file, range.start, range.end - range.start).await?;
-        if piece.is_empty() {
-            return Err(BoxError::from("the cache's file is shorter than it was"));
-        }
-        let rest = range.start + piece.len() as u64..range.end;
-        Ok(Some((Frame::<Bytes>::data(piece), (file, rest))))
-    });
-    StreamBody::new(pieces).boxed_unsync()
-}
-
-fn following_body(follower: Follower) -> Body {
+fn following(follower: Follower) -> Stream {
     let pieces = stream::try_unfold(follower, |mut follower| async move {
         let piece = follower.next().await?;
         Ok::<_, BoxError>(piece.map(|piece| (Frame::<Bytes>::data(piece), follower)))

@@ -11,13 +11,15 @@
 //! commit record. A body is written under `tmp`, brought to the disk, renamed, and only then
 //! its metadata is written beside it in the same way; no name is ever used for a second body. So whatever stops the
 //! process or the machine, there is either a whole entry or none, and the next start sweeps away what belongs to none.
-//! On top of that an entry is used only if its body has the length, and a small one also the BLAKE3 hash, that the
-//! metadata tells.
+//! On top of that the bytes of an earlier process are believed by their BLAKE3 hash only: a small body by its own, and a
+//! large one piece by piece ([`Seals`](crate::http::seals::Seals)) before each piece is sent for the first time; the
+//! pieces' hashes stand behind the body in its file. So a disk that lost what it had promised to keep is found out, too.
 //!
 //! Everything here blocks, but for [`Store::hot`] and [`Store::rows`]. No rules of HTTP here.
 
-use super::entry::{Entry, Head, Record};
+use super::entry::{Entry, Head, LONGEST_RECORD, Record, SMALL_BODY};
 use super::key::{Key, KeyId};
+use crate::http::seals::{Sealer, Seals};
 use crate::platform::lock::try_lock;
 use crate::platform::positioned::write_all_at;
 use bytes::Bytes;
@@ -30,12 +32,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-
-/// Bodies up to this many bytes are held in memory while they are in use.
-pub const SMALL_BODY: u64 = 64 * 1024;
-
-/// The largest metadata file that is read, in bytes.
-pub const LONGEST_RECORD: u64 = 512 * 1024;
 
 /// How many responses one key may have (RFC 9111 §4.1); the oldest goes first.
 pub const MOST_VARIANTS: usize = 32;
@@ -50,7 +46,7 @@ const OPEN_FILE_WEIGHT: u64 = 256 * 1024;
 const TOUCH_AFTER: Duration = Duration::from_secs(600);
 
 const MARKER: &str = "relay-cache";
-const MARKER_TEXT: &str = "relay-node cache, format 1\n";
+const MARKER_TEXT: &str = "relay-node cache, format 2\n";
 
 /// Why the cache cannot be used, or something cannot be kept in it.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +112,7 @@ pub struct Growth {
     number: u64,
     length: u64,
     reserved: u64,
-    hasher: blake3::Hasher,
+    sealer: Sealer,
     small: Option<Vec<u8>>,
     published: Option<(Key, Arc<Entry>)>,
 }
@@ -139,6 +135,8 @@ struct Row {
     size: u64,
     used: bool,
     touched: Duration,
+    /// Of a body from an earlier process, once it was opened: which of its pieces were checked.
+    seals: Option<Arc<Seals>>,
 }
 
 #[derive(Debug, Clone)]
@@ -146,7 +144,7 @@ struct Weight;
 
 impl Weighter<u64, Arc<Entry>> for Weight {
     fn weight(&self, _: &u64, entry: &Arc<Entry>) -> u64 {
-        let body = if entry.open_file().is_some() { OPEN_FILE_WEIGHT } else { entry.head().length };
+        let body = if entry.in_file().is_some() { OPEN_FILE_WEIGHT } else { entry.head().length };
         body + entry.record_size() + 512
     }
 }
@@ -225,6 +223,9 @@ impl Store {
         match self.read_entry(key, number) {
             Ok(entry) => {
                 let entry = Arc::new(entry);
+                if let Some(row) = self.index().row(key.id(), number) {
+                    row.seals = entry.in_file().and_then(|(_, seals)| seals).cloned();
+                }
                 self.hot.insert(number, Arc::clone(&entry));
                 Some(entry)
             }
@@ -255,7 +256,7 @@ impl Store {
             number,
             length: 0,
             reserved: 0,
-            hasher: blake3::Hasher::new(),
+            sealer: Sealer::default(),
             small: Some(Vec::new()),
             published: None,
         })
@@ -348,7 +349,8 @@ impl Store {
         record_file.take(LONGEST_RECORD + 1).read_to_end(&mut text)?;
         let record = Record::parse(&text)?;
         let file = File::open(self.path(key.id(), number, "body"))?;
-        Entry::whole(number, &record, text.len() as u64, file, key)
+        let known = self.index().row(key.id(), number).and_then(|row| row.seals.clone());
+        Entry::whole(number, &record, file, key, known)
     }
 
     /// Evicts what was not used until `need` more bytes fit, and reserves them.
@@ -448,7 +450,7 @@ impl Growth {
         self.reserve(self.length + more)?;
         for piece in pieces {
             write_all_at(&self.file, piece, self.length).map_err(failed("write", &self.path))?;
-            self.hasher.update(piece);
+            self.sealer.update(piece);
             if let Some(small) = &mut self.small {
                 small.extend_from_slice(piece);
             }
@@ -464,10 +466,13 @@ impl Growth {
     /// outlives the process once it is also [kept](Self::keep).
     pub fn publish(&mut self, key: &Key, mut head: Head) -> Result<(), StoreError> {
         head.length = self.length;
-        let hash = self.hasher.finalize();
-        let record = Record::new(&head, hash);
-        self.reserve(self.length + record.size())?;
         let small = self.small.take().map(Bytes::from);
+        let hash = match &small {
+            Some(body) => blake3::hash(body),
+            None => self.seal()?,
+        };
+        let record = Record::new(&head, hash);
+        self.reserve(Entry::file_length(self.length) + record.size())?;
         let entry = Arc::new(Entry::new(self.number, head, hash, record.size(), small, self.file()));
         let older = self.store.rows(key);
         self.store.hot.insert(self.number, Arc::clone(&entry));
@@ -506,6 +511,14 @@ impl Growth {
     pub fn commit(mut self, key: &Key, head: Head) -> Result<(), StoreError> {
         self.publish(key, head)?;
         self.keep()
+    }
+
+    /// Writes the hashes of the body's pieces behind it, and returns the hash of those.
+    fn seal(&mut self) -> Result<blake3::Hash, StoreError> {
+        let list = self.sealer.list();
+        self.reserve(self.length + list.len() as u64)?;
+        write_all_at(&self.file, &list, self.length).map_err(failed("write", &self.path))?;
+        Ok(blake3::hash(&list))
     }
 
     fn rename_and_record(&mut self, id: KeyId, record: &Record) -> Result<(), StoreError> {
@@ -550,7 +563,7 @@ impl Drop for Growth {
 
 impl Index {
     fn add(&mut self, id: KeyId, number: u64, size: u64, touched: Duration) {
-        self.keys.entry(id).or_default().push(Row { number, size, used: false, touched });
+        self.keys.entry(id).or_default().push(Row { number, size, used: false, touched, seals: None });
         self.queue.push_back((id, number));
         self.entries += 1;
         self.stored += size;
@@ -561,6 +574,10 @@ impl Index {
                 keys.get(id).is_some_and(|rows| rows.iter().any(|row| row.number == *number))
             });
         }
+    }
+
+    fn row(&mut self, id: KeyId, number: u64) -> Option<&mut Row> {
+        self.keys.get_mut(&id)?.iter_mut().find(|row| row.number == number)
     }
 
     fn forget(&mut self, id: KeyId, number: u64) -> bool {
@@ -579,9 +596,7 @@ impl Index {
     fn evict_one(&mut self) -> Option<(KeyId, u64)> {
         loop {
             let (id, number) = self.queue.pop_front()?;
-            let row =
-                self.keys.get_mut(&id).and_then(|rows| rows.iter_mut().find(|row| row.number == number));
-            match row {
+            match self.row(id, number) {
                 None => {}
                 Some(row) if row.used => {
                     row.used = false;

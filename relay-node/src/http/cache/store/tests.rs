@@ -42,9 +42,12 @@ fn put(store: &Arc<Store>, key: &Key, body: &[u8]) -> Result<(), StoreError> {
 fn get(store: &Store, key: &Key) -> Option<Vec<u8>> {
     let number = *store.rows(key).first()?;
     let entry = store.hot(key, number).or_else(|| store.load(key, number))?;
-    Some(match (entry.in_memory(), entry.open_file()) {
+    Some(match (entry.in_memory(), entry.in_file()) {
         (Some(bytes), _) => bytes.to_vec(),
-        (None, Some(file)) => {
+        (None, Some((file, seals))) => {
+            if let Some(seals) = seals {
+                seals.check(file, 0..entry.head().length).ok()?;
+            }
             let mut bytes = vec![0; entry.head().length as usize];
             assert_eq!(crate::platform::positioned::read_at(file, &mut bytes, 0).unwrap(), bytes.len());
             bytes
@@ -172,6 +175,27 @@ fn a_small_body_with_other_bytes_is_not_served() {
     let body = files(&place).into_iter().find(|file| file.extension().unwrap() == "body").unwrap();
     fs::write(body, "12346").unwrap();
     assert_eq!(get(&open(&place, 1 << 30), &key), None);
+}
+
+/// What a disk may make of blocks that it had promised to keep.
+#[test]
+fn a_large_body_with_other_bytes_is_not_served() {
+    let long: Vec<u8> = (0..5_000_000).map(|place| (place % 251) as u8).collect();
+    for (place, is_found_at_once) in [(0, true), (2_500_000, false), (4_999_999, true), (5_000_000, true)] {
+        let dir = Place::new("lost");
+        let key = Key::new("http://a/");
+        put(&open(&dir, 1 << 30), &key, &long).unwrap();
+        let body = files(&dir).into_iter().find(|file| file.extension().unwrap() == "body").unwrap();
+        let file = File::options().write(true).open(body).unwrap();
+        write_all_at(&file, &[0xff; 1], place).unwrap();
+        let store = open(&dir, 1 << 30);
+        let number = store.rows(&key)[0];
+        assert_eq!(store.load(&key, number).is_none(), is_found_at_once, "{place}");
+        assert_eq!(get(&store, &key), None, "{place}");
+        // Nor later, when it must be opened again.
+        store.hot.remove(&number);
+        assert!(store.load(&key, number).is_none() && files(&dir).is_empty(), "{place}");
+    }
 }
 
 #[test]
