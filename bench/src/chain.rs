@@ -47,7 +47,7 @@ pub struct Options {
     #[arg(long, default_value_t = 10)]
     rounds: usize,
     /// What to run, in any order
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Variant::Relay, Variant::Bound, Variant::Haproxy, Variant::HaproxyB3sum])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Variant::Relay, Variant::BareRelays, Variant::Bound, Variant::Haproxy, Variant::HaproxyB3sum])]
     peers: Vec<Variant>,
     /// Where the bytes end
     #[arg(long, value_enum, default_value_t = Sink::File)]
@@ -65,6 +65,8 @@ pub struct Series {
     samples: Vec<Sample>,
     /// Throughput of this project over this variant's, pair by pair.
     ratio: Option<Spread>,
+    /// A relay's CPU time of this project over this variant's, pair by pair.
+    relay_cpu_ratio: Option<Spread>,
 }
 
 impl Series {
@@ -72,8 +74,8 @@ impl Series {
         Spread::of(self.samples.iter().map(of))
     }
 
-    fn rates(&self) -> Vec<f64> {
-        self.samples.iter().map(|s| s.megabytes_a_second).collect()
+    fn all(&self, of: impl Fn(&Sample) -> f64) -> Vec<f64> {
+        self.samples.iter().map(of).collect()
     }
 }
 
@@ -155,11 +157,18 @@ fn with_ratios(variants: &[Variant], samples: Vec<Vec<Sample>>) -> Vec<Series> {
             verifies: variant.verifies(),
             samples,
             ratio: None,
+            relay_cpu_ratio: None,
         })
         .collect();
-    let mine = series.iter().find(|s| s.variant == Variant::Relay).map(Series::rates);
+    let rates = |series: &Series| series.all(|s| s.megabytes_a_second);
+    let relay_cpu = |series: &Series| series.all(|s| s.relay_cpu);
+    let mine = series.iter().find(|s| s.variant == Variant::Relay);
+    let Some((my_rates, my_relay_cpu)) = mine.map(|mine| (rates(mine), relay_cpu(mine))) else {
+        return series;
+    };
     for other in &mut series {
-        other.ratio = mine.as_ref().and_then(|mine| Spread::of_ratios(mine, &other.rates()));
+        other.ratio = Spread::of_ratios(&my_rates, &rates(other));
+        other.relay_cpu_ratio = Spread::of_ratios(&my_relay_cpu, &relay_cpu(other));
     }
     series
 }
@@ -170,6 +179,7 @@ fn text(series: &[Series]) -> String {
         "MB/s",
         "this project ÷ it",
         "relay CPU",
+        "this project's ÷ it",
         "origin CPU",
         "client CPU",
         "machine CPU",
@@ -184,6 +194,7 @@ fn text(series: &[Series]) -> String {
                 spread(s.spread(|s| s.megabytes_a_second), 0),
                 spread(s.ratio, 2),
                 spread(s.spread(|s| s.relay_cpu), 3),
+                spread(s.relay_cpu_ratio, 2),
                 median(s.spread(|s| s.origin_cpu), 3),
                 median(s.spread(|s| s.client_cpu), 3),
                 median(s.spread(|s| s.machine_cpu), 2),

@@ -26,6 +26,8 @@ pub enum Variant {
     Relay,
     /// Bare splice loops, a bare sendfile, the same hashing
     Bound,
+    /// This project's client and origin over the bound's relays: what relays cost between the same neighbours
+    BareRelays,
     /// The bound without its hashing
     BoundUnhashed,
     /// HAProxy in TCP mode with splicing, nginx behind it, curl before it
@@ -48,6 +50,7 @@ impl Variant {
         match self {
             Variant::Relay => "this project",
             Variant::Bound => "bound",
+            Variant::BareRelays => "this project over bare splice loops",
             Variant::BoundUnhashed => "bound, unhashed",
             Variant::Haproxy => "HAProxy, curl",
             Variant::HaproxyB3sum => "HAProxy, curl, b3sum",
@@ -60,13 +63,13 @@ impl Variant {
 
     /// Whether what arrives has been checked against what was sent, beyond TCP's checksum.
     pub fn verifies(self) -> bool {
-        matches!(self, Variant::Relay | Variant::Bound | Variant::Ssh)
+        matches!(self, Variant::Relay | Variant::Bound | Variant::BareRelays | Variant::Ssh)
     }
 
     /// The programs that it needs.
     pub fn programs(self) -> &'static [&'static str] {
         match self {
-            Variant::Relay | Variant::Bound | Variant::BoundUnhashed => &[],
+            Variant::Relay | Variant::Bound | Variant::BareRelays | Variant::BoundUnhashed => &[],
             Variant::Haproxy => &["haproxy", "nginx", "curl"],
             Variant::HaproxyB3sum => &["haproxy", "nginx", "curl", "b3sum"],
             Variant::NginxStream => &["nginx", "curl"],
@@ -88,7 +91,9 @@ impl Variant {
             return Some(gone.join("; "));
         }
         match self {
-            Variant::Relay => own("relay-node").and(own("relay-client")).err().map(|e| e.to_string()),
+            Variant::Relay | Variant::BareRelays => {
+                own("relay-node").and(own("relay-client")).err().map(|e| e.to_string())
+            }
             Variant::NginxStream if !Path::new(NGINX_STREAM).exists() => {
                 Some(format!("{NGINX_STREAM} is not there (Debian: apt install libnginx-mod-stream)"))
             }
@@ -161,7 +166,7 @@ impl Chain {
         fs::create_dir_all(&work)?;
         let files = file.parent().context("the file has no directory")?;
         let origin = match variant {
-            Variant::Relay => relay_node_at(last, files, &work.join("origin.log"))?,
+            Variant::Relay | Variant::BareRelays => relay_node_at(last, files, &work.join("origin.log"))?,
             Variant::Bound | Variant::BoundUnhashed => bound_origin(last, file, &work.join("origin.log"))?,
             Variant::Ssh => sshd(last, &work, "origin")?,
             _ => nginx_files(last, files, &work)?,
@@ -180,7 +185,7 @@ impl Chain {
         let log = self.work.join(format!("relay-{i}.log"));
         match self.variant {
             Variant::Relay => relay_node_at(site, &self.work, &log),
-            Variant::Bound | Variant::BoundUnhashed => bound_relay(site, next, &log),
+            Variant::Bound | Variant::BareRelays | Variant::BoundUnhashed => bound_relay(site, next, &log),
             Variant::Haproxy | Variant::HaproxyB3sum => haproxy(site, next, &self.work, i),
             Variant::NginxStream => nginx_stream(site, next, &self.work, i),
             Variant::Socat | Variant::Aria2 => socat(site, next, &log),
@@ -222,6 +227,9 @@ impl Chain {
         let entry = self.entry();
         Ok(match self.variant {
             Variant::Relay => vec![vec![relay_client(&name, self.hops(), &self.client_options, out)?]],
+            Variant::BareRelays => {
+                vec![vec![relay_client(&name, [entry].into_iter(), &self.client_options, out)?]]
+            }
             Variant::Bound => vec![vec![bound_sink(entry, out, true)?]],
             Variant::BoundUnhashed => vec![vec![bound_sink(entry, out, false)?]],
             Variant::Ssh => vec![vec![self.ssh_cat(file, out)?]],

@@ -14,19 +14,18 @@ mod linux {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// How much the first pipes hold, and how many those are: larger pipes need fewer wake-ups. All pipes of one unprivileged
-    /// user may hold 64 MiB together (pipe(7), `pipe-user-pages-soft`), so the further ones are smaller: there are room and
-    /// quota for about 400 transfers at once before bytes are copied.
-    const LARGE: usize = 512 * 1024;
-    const MOST_LARGE: usize = 32;
+    /// How much the first pipes hold, and how many those are. Fewer, larger pieces cost less all the way through TCP; this is
+    /// as much as an unprivileged user's pipe may hold (pipe(7), `pipe-max-size`). All pipes of one such user may hold 64 MiB
+    /// together (`pipe-user-pages-soft`), so the further ones are smaller: there are room and quota for about 400 transfers at
+    /// once before bytes are copied.
+    const LARGE: usize = 1024 * 1024;
+    const MOST_LARGE: usize = 16;
     /// How much each further pipe holds.
     const SMALL: usize = 128 * 1024;
     /// A pipe that is smaller costs more system calls than it saves copies; born so when the quota is gone.
     const SMALLEST: usize = 64 * 1024;
-    /// How many empty pipes are kept for the next transfer.
-    const MOST_IDLE: usize = 16;
-
-    static LIVE: AtomicUsize = AtomicUsize::new(0);
+    /// Large pipes, in use or idle.
+    static LARGE_ONES: AtomicUsize = AtomicUsize::new(0);
     static IDLE: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 
     /// A pipe of at least 64 KiB, and how many bytes are in it.
@@ -36,6 +35,7 @@ mod linux {
         writer: OwnedFd,
         capacity: usize,
         held: usize,
+        is_large: bool,
     }
 
     impl Pipe {
@@ -50,8 +50,9 @@ mod linux {
             if is_scarce(&writer, Purpose::Convenience) {
                 return Err(rustix::io::Errno::MFILE);
             }
-            let is_large = LIVE.fetch_add(1, Ordering::Relaxed) < MOST_LARGE;
-            let mut pipe = Pipe { reader, writer, capacity: 0, held: 0 };
+            let one_more = |large: usize| (large < MOST_LARGE).then_some(large + 1);
+            let is_large = LARGE_ONES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+            let mut pipe = Pipe { reader, writer, capacity: 0, held: 0, is_large };
             pipe.capacity = match fcntl_setpipe_size(&pipe.writer, if is_large { LARGE } else { SMALL }) {
                 Ok(capacity) => capacity,
                 Err(_) => fcntl_getpipe_size(&pipe.writer)?,
@@ -64,11 +65,12 @@ mod linux {
             self.held
         }
 
-        /// Moves what the socket has into the empty pipe; 0 is the socket's end. Never call it on a pipe that holds bytes:
-        /// "would block" would then not tell which of the two blocks.
+        /// Moves what the socket has into the pipe, as far as there is room. Only with an empty pipe is 0 surely the socket's
+        /// end, and does "would block" tell that the socket has nothing.
         pub(crate) fn fill(&mut self, socket: impl AsFd) -> io::Result<usize> {
             let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-            let moved = splice(socket, None, &self.writer, None, self.capacity, flags)?;
+            let room = self.capacity.saturating_sub(self.held);
+            let moved = splice(socket, None, &self.writer, None, room, flags)?;
             self.held += moved;
             Ok(moved)
         }
@@ -81,11 +83,12 @@ mod linux {
             Ok(moved)
         }
 
-        /// Gives an empty pipe to the next transfer; one that holds a stranger's bytes is closed.
+        /// Gives an empty pipe to the next transfer; one that holds a stranger's bytes is closed, and so is a small one, for
+        /// it would keep a transfer slow for which there is a large one.
         pub(crate) fn give_back(self) {
             if self.held == 0
+                && self.capacity >= LARGE
                 && let Ok(mut pipes) = IDLE.lock()
-                && pipes.len() < MOST_IDLE
             {
                 pipes.push(self);
             }
@@ -94,7 +97,9 @@ mod linux {
 
     impl Drop for Pipe {
         fn drop(&mut self) {
-            LIVE.fetch_sub(1, Ordering::Relaxed);
+            if self.is_large {
+                LARGE_ONES.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 

@@ -15,6 +15,8 @@ use tokio::time::sleep;
 
 /// From so many bytes on a direction is worth its own pipe.
 const PIPE_FROM: u64 = 64 * 1024;
+/// A piece as large as this comes from a fast sender, for whom it pays to look for more before it is passed on.
+const TOP_UP_FROM: usize = 64 * 1024;
 /// The most that is copied at once.
 const COPY_BUFFER: usize = 64 * 1024;
 
@@ -190,6 +192,7 @@ impl Direction<'_> {
     async fn splice_once(&self, pipe: &mut Pipe) -> Result<usize, Failure> {
         let moved = self.from.async_io(Interest::READABLE, || pipe.fill(self.from)).await;
         let moved = moved.map_err(Failure::Read)?;
+        let topped_up = if moved >= TOP_UP_FROM { self.top_up(pipe) } else { Ok(()) };
         while pipe.held() > 0 {
             let drained = self.to.async_io(Interest::WRITABLE, || pipe.drain(self.to)).await;
             let drained = drained.map_err(Failure::Write)?;
@@ -198,7 +201,21 @@ impl Direction<'_> {
             }
             self.count(drained);
         }
-        Ok(moved)
+        topped_up.map(|()| moved)
+    }
+
+    /// Adds to the pipe what came while it was filled: a nonblocking splice stops at what was there at its start.
+    fn top_up(&self, pipe: &mut Pipe) -> Result<(), Failure> {
+        loop {
+            match pipe.fill(self.from) {
+                Ok(1..) => {}
+                // No room, or an end that the next look will see again.
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // The system tells a failure only once.
+                Err(error) => return Err(Failure::Read(error)),
+            }
+        }
     }
 
     fn count(&self, moved: usize) {
