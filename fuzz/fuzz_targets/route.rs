@@ -1,14 +1,14 @@
-//! Route files: a route that reads survives the way through JSON; an error has a place within the file.
+//! Route files: routes that read survive the way through JSON; an error has a place within the file.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use relay_proto::route::Route;
 
 fuzz_target!(|bytes: &[u8]| {
-    match Route::parse(bytes) {
-        Ok(route) => {
-            let json = serde_json::to_vec(&route).expect("JSON");
-            assert_eq!(Route::parse(&json), Ok(route));
+    match Route::parse_all(bytes) {
+        Ok(routes) => {
+            let json = serde_json::to_vec(&routes).expect("JSON");
+            assert_eq!(Route::parse_all(&json), Ok(routes));
         }
         Err(error) => {
             assert!(error.span.start <= error.span.end && error.span.end <= bytes.len(), "{error:?}");

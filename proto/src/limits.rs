@@ -9,6 +9,8 @@ use core::time::Duration;
 pub const PREFACE_LEN: usize = 9;
 /// The largest JSON payload of a frame, in bytes.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
+/// The most routes in a route file.
+pub const MAX_ROUTES: usize = 16;
 /// The most hops a route has.
 pub const MAX_HOPS: usize = 64;
 /// The longest host name, in bytes (RFC 1035, section 2.3.4, less the trailing dot's octets).

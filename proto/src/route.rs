@@ -1,18 +1,19 @@
 //! Route files: which file, through which hops.
 //!
-//! Two forms, told apart by the first character. Text: the file's name on the first line, then a hop a line; whole lines that
-//! start with `#` are comments. JSON: `{"file": …, "hops": [{"host": …, "port": …}, …], "hash": "b3:…"}`. Every error
-//! has its place, so that the caller can show the line with a caret.
+//! Two forms, told apart by the first characters. Text: the file's name on the first line, then a hop a line; whole lines that
+//! start with `#` are comments; a line `or` ends a route, and another whole route to the same file follows. JSON:
+//! `{"file": …, "hops": [{"host": …, "port": …}, …], "hash": "b3:…"}`, or an array of such objects. Every error has its place,
+//! so that the caller can show the line with a caret.
 
 use crate::address::{Hop, HopErrorKind};
 use crate::digest::FileHash;
 use crate::file::RequestedName;
-use crate::limits::{MAX_HOPS, MAX_NAME, MAX_ROUTE_FILE, MAX_ROUTE_LINE};
+use crate::limits::{MAX_HOPS, MAX_NAME, MAX_ROUTE_FILE, MAX_ROUTE_LINE, MAX_ROUTES};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
-use serde::de::{self, MapAccess, Visitor};
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A file and the hops that lead to it: 1 to [`MAX_HOPS`], the last one being the origin.
@@ -58,11 +59,23 @@ impl Route {
         self.hash
     }
 
-    /// Reads a route file in either form.
+    /// Reads a route file in either form, which must hold one route.
     ///
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn parse(bytes: &[u8]) -> Result<Route, RouteError> {
+        let mut routes = Route::parse_all(bytes)?.into_iter();
+        match (routes.next(), routes.next()) {
+            (Some(route), None) => Ok(route),
+            _ => Err(RouteError { kind: RouteErrorKind::SeveralRoutes, span: 0..0 }),
+        }
+    }
+
+    /// Reads a route file in either form: 1 to [`MAX_ROUTES`] routes to the same file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place.
+    pub fn parse_all(bytes: &[u8]) -> Result<Vec<Route>, RouteError> {
         if bytes.len() > MAX_ROUTE_FILE {
             return Err(RouteError { kind: RouteErrorKind::LongFile, span: 0..0 });
         }
@@ -72,9 +85,16 @@ impl Route {
             RouteError { kind: RouteErrorKind::NotUtf8, span: at..at + e.error_len().unwrap_or(1) }
         })?;
         let body = text.get(bom..).unwrap_or_default();
-        let parsed = if body.trim_start().starts_with('{') { parse_json(body) } else { parse_text(body) };
+        let parsed = if is_json(body) { parse_json(body) } else { parse_text(body) };
         parsed.map_err(|e| RouteError { kind: e.kind, span: e.span.start + bom..e.span.end + bom })
     }
+}
+
+/// Whether a route file is JSON: an object, or an array of objects. A name may well begin with a bracket.
+fn is_json(body: &str) -> bool {
+    let body = body.trim_start();
+    let inner = body.strip_prefix('[').map_or(body, str::trim_start);
+    inner.starts_with('{')
 }
 
 /// What is wrong with a route.
@@ -108,6 +128,18 @@ pub enum RouteErrorKind {
     /// Bytes that are no text.
     #[error("the route is not UTF-8 text")]
     NotUtf8,
+    /// A line `or` and nothing behind it.
+    #[error("no route follows this `or`: after it comes another whole route, the file's name first")]
+    NothingFollows,
+    /// More routes than a file may have.
+    #[error("there are more than {MAX_ROUTES} routes")]
+    TooManyRoutes,
+    /// Several routes for something that takes one.
+    #[error("several routes, where only one can be used")]
+    SeveralRoutes,
+    /// Routes to the same file that name different hashes.
+    #[error("this route names another hash than a route before it, so they do not lead to the same file")]
+    HashesDiffer,
     /// A JSON route that does not read.
     #[error("{0}")]
     Json(String),
@@ -150,33 +182,66 @@ fn checked_hops(hops: Vec<Hop>) -> Result<Vec<Hop>, RouteErrorKind> {
     }
 }
 
-fn parse_text(text: &str) -> Result<Route, RouteError> {
-    let mut file = None;
-    let mut hops = Vec::new();
+/// What separates two routes of a file.
+const OR: &str = "or";
+
+fn parse_text(text: &str) -> Result<Vec<Route>, RouteError> {
+    let mut routes = Vec::new();
+    let mut current = TextRoute::default();
+    let mut last_or = None;
     for (at, line) in meaningful_lines(text) {
         let whole = at..at + line.len();
+        // Before a name it is a name.
+        if line == OR && current.file.is_some() {
+            routes.push(current.finish().map_err(|kind| RouteError { kind, span: whole.clone() })?);
+            (current, last_or) = (TextRoute::default(), Some(whole));
+        } else if routes.len() == MAX_ROUTES {
+            return Err(RouteError { kind: RouteErrorKind::TooManyRoutes, span: whole });
+        } else {
+            current.line(at, line)?;
+        }
+    }
+    if let (Some(or), None) = (last_or, &current.file) {
+        return Err(RouteError { kind: RouteErrorKind::NothingFollows, span: or });
+    }
+    let end = text.trim_end().len();
+    routes.push(current.finish().map_err(|kind| RouteError { kind, span: end..end })?);
+    Ok(routes)
+}
+
+/// A route of the text form, as far as it was read.
+#[derive(Default)]
+struct TextRoute {
+    file: Option<RequestedName>,
+    hops: Vec<Hop>,
+}
+
+impl TextRoute {
+    fn line(&mut self, at: usize, line: &str) -> Result<(), RouteError> {
         let fail = |kind, span| RouteError { kind, span };
+        let whole = at..at + line.len();
         if line.len() > MAX_ROUTE_LINE {
             return Err(fail(RouteErrorKind::LongLine, at..at + 1));
         }
-        if file.is_none() {
+        if self.file.is_none() {
             // `./` lets a name begin with what would otherwise be a comment or JSON.
             let name = line.strip_prefix("./").unwrap_or(line);
-            file = Some(file_name(name).map_err(|kind| fail(kind, whole))?);
-        } else if hops.len() == MAX_HOPS {
-            return Err(fail(RouteErrorKind::TooManyHops, whole));
-        } else {
-            let hop = line.parse::<Hop>();
-            hops.push(
-                hop.map_err(|e| fail(RouteErrorKind::Hop(e.kind), at + e.span.start..at + e.span.end))?,
-            );
+            self.file = Some(file_name(name).map_err(|kind| fail(kind, whole))?);
+            return Ok(());
         }
+        if self.hops.len() == MAX_HOPS {
+            return Err(fail(RouteErrorKind::TooManyHops, whole));
+        }
+        let hop = line.parse::<Hop>();
+        let place = |span: Range<usize>| at + span.start..at + span.end;
+        self.hops.push(hop.map_err(|e| fail(RouteErrorKind::Hop(e.kind), place(e.span)))?);
+        Ok(())
     }
-    let end = text.trim_end().len();
-    let at_end = |kind| RouteError { kind, span: end..end };
-    let file = file.ok_or_else(|| at_end(RouteErrorKind::Empty))?;
-    let hops = checked_hops(hops).map_err(at_end)?;
-    Ok(Route { file, hops, hash: None })
+
+    fn finish(self) -> Result<Route, RouteErrorKind> {
+        let file = self.file.ok_or(RouteErrorKind::Empty)?;
+        Ok(Route { file, hops: checked_hops(self.hops)?, hash: None })
+    }
 }
 
 /// The lines that are neither blank nor comments, without the space around them, each with the place of its first byte.
@@ -191,14 +256,52 @@ fn meaningful_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-fn parse_json(text: &str) -> Result<Route, RouteError> {
-    serde_json::from_str::<JsonRoute>(text).map(|json| json.0).map_err(|e| {
+fn parse_json(text: &str) -> Result<Vec<Route>, RouteError> {
+    let parsed = if text.trim_start().starts_with('[') {
+        serde_json::from_str::<JsonRoutes>(text).map(|json| json.0)
+    } else {
+        serde_json::from_str::<JsonRoute>(text).map(|json| [json.0].into())
+    };
+    parsed.map_err(|e| {
         let at = offset_of(text, e.line(), e.column());
         // The reader adds the place in its own words; the place is the span's business.
         let message = e.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
         RouteError { kind: RouteErrorKind::Json(String::from(message)), span: at..(at + 1).min(text.len()) }
     })
+}
+
+/// An array of routes. Each is checked as it is read, so that an error is raised where the reader stands.
+struct JsonRoutes(Vec<Route>);
+
+impl<'de> Deserialize<'de> for JsonRoutes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(JsonRoutesVisitor)
+    }
+}
+
+struct JsonRoutesVisitor;
+
+impl<'de> Visitor<'de> for JsonRoutesVisitor {
+    type Value = JsonRoutes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of routes: [{\"file\": …, \"hops\": […]}, …]")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<JsonRoutes, A::Error> {
+        let (mut routes, mut hash) = (Vec::new(), None);
+        while let Some(JsonRoute(route)) = array.next_element()? {
+            if routes.len() == MAX_ROUTES {
+                return Err(de::Error::custom(RouteErrorKind::TooManyRoutes));
+            }
+            if route.hash.is_some_and(|own| *hash.get_or_insert(own) != own) {
+                return Err(de::Error::custom(RouteErrorKind::HashesDiffer));
+            }
+            routes.push(route);
+        }
+        Ok(JsonRoutes(routes))
+    }
 }
 
 /// Which byte of `text` stands at `line` and `column`, as serde_json counts them: both from 1, columns in bytes.
@@ -316,6 +419,7 @@ impl<'de> Visitor<'de> for JsonHopVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::ChunkHash;
     use alloc::format;
 
     fn good(source: &str, file: &str, hops: &[&str]) {
@@ -358,6 +462,56 @@ mod tests {
         assert_eq!(Route::parse(with_hash.as_bytes()).expect("a route").hash(), Some(hash));
         let again = serde_json::to_vec(&Route::parse(json.as_bytes()).expect("a route")).expect("JSON");
         good(core::str::from_utf8(&again).expect("text"), "my file", &hops);
+    }
+
+    /// Checks that `source` holds these routes: names, then hops.
+    fn several(source: &str, expected: &[(&str, &[&str])]) {
+        let routes = Route::parse_all(source.as_bytes()).unwrap_or_else(|e| panic!("{source:?}: {e}"));
+        let got: Vec<(&str, Vec<String>)> = routes
+            .iter()
+            .map(|route| (route.file().as_str(), route.hops().iter().map(ToString::to_string).collect()))
+            .collect();
+        let expected: Vec<(&str, Vec<String>)> = expected
+            .iter()
+            .map(|(file, hops)| (*file, hops.iter().map(|hop| String::from(*hop)).collect()))
+            .collect();
+        assert_eq!(got, expected, "{source:?}");
+    }
+
+    #[test]
+    fn several_routes() {
+        several("f\na 1\nb 2\nor\nd/f\nc 3\n", &[("f", &["a:1", "b:2"]), ("d/f", &["c:3"])]);
+        several("\u{feff}f\r\na 1\r\n# x\r\n or \r\n\r\nf\r\nb 1\r\n", &[("f", &["a:1"]), ("f", &["b:1"])]);
+        several("or\na 1\nor\nor\nb 1\n", &[("or", &["a:1"]), ("or", &["b:1"])]);
+        several("[draft\na 1\n", &[("[draft", &["a:1"])]);
+        several(
+            r#" [ {"file": "f", "hops": ["a:1"]}, {"file": "g", "hops": ["b:2"]} ]"#,
+            &[("f", &["a:1"]), ("g", &["b:2"])],
+        );
+        bad_of_several("f\na 1\nor\n", (3, 1), "no route follows");
+        bad_of_several("f\nor\nf\na 1\n", (2, 1), "no hop");
+        bad_of_several("f\na 1\nor\nf\n", (4, 2), "no hop");
+        bad_of_several("f\na 1\nor\nf\nb x\n", (5, 3), "this is no port");
+        bad_of_several(&format!("f\na 1\n{}", "or\nf\na 1\n".repeat(16)), (49, 1), "more than 16 routes");
+        bad_of_several(
+            "[{\"file\": \"f\", \"hops\": [\"a:1\"]},\n {\"file\": \"f\"}]",
+            (2, 14),
+            "missing field",
+        );
+        let object = |hash: &[ChunkHash]| {
+            format!(r#"{{"file": "f", "hops": ["a:1"], "hash": "{}"}}"#, FileHash::of_chunks(hash))
+        };
+        let (empty, other) = (object(&[]), object(&[ChunkHash::from_bytes([1; 32])]));
+        bad_of_several(&format!("[{empty},\n{other}]"), (2, 110), "another hash");
+        let same = format!("[{empty}, {empty}]");
+        assert_eq!(Route::parse_all(same.as_bytes()).expect("routes").len(), 2);
+        assert_eq!(Route::parse(same.as_bytes()).expect_err("two").kind, RouteErrorKind::SeveralRoutes);
+    }
+
+    fn bad_of_several(source: &str, place: (usize, usize), message: &str) {
+        let error = Route::parse_all(source.as_bytes()).expect_err(message);
+        assert_eq!(error.line_and_column(source.as_bytes()), place, "{source:?}: {error}");
+        assert!(error.to_string().contains(message), "{source:?}: {error}");
     }
 
     #[test]

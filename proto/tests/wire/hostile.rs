@@ -48,7 +48,7 @@ proptest! {
     }
 
     #[test]
-    fn nearly_routes(text in "(\u{feff})?[ \t]?[a#{./\"]{0,3}(\r?\n[a-z\\[:]{0,5}[: \t][0-9x]{0,6}(//)?){0,5}") {
+    fn nearly_routes(text in "(\u{feff})?[ \t]?[a#{./\"]{0,3}(\r?\n([a-z\\[:]{0,5}[: \t][0-9x]{0,6}(//)?|or)){0,5}") {
         route_or_place(text.as_bytes());
     }
 
@@ -63,7 +63,7 @@ proptest! {
 
 /// A route, or an error whose place lies in the file and can be shown.
 fn route_or_place(bytes: &[u8]) {
-    if let Err(error) = Route::parse(bytes) {
+    if let Err(error) = Route::parse_all(bytes) {
         assert!(error.span.start <= error.span.end && error.span.end <= bytes.len(), "{error:?}");
         let (line, column) = error.line_and_column(bytes);
         assert!(line >= 1 && column >= 1);
