@@ -59,6 +59,25 @@ pub(super) struct Answer {
     /// What is wrong with the chunk at the end of `bytes`, if anything.
     pub(super) broken: Option<ChunkState>,
     pub(super) rest: Rest,
+    /// The file, for the requests that follow.
+    pub(super) held: Option<Held>,
+}
+
+/// A file of which a client has asked for a part, kept open for its next requests: as long as those ask for the same version they get it,
+/// even when the name is gone or leads to another file by now.
+pub(super) struct Held {
+    name: RequestedName,
+    facts: FileFacts,
+    source: Arc<Source>,
+}
+
+impl Held {
+    /// Whether a request can only mean this file.
+    fn is_meant(&self, name: &RequestedName, conditions: &Conditions) -> bool {
+        self.name == *name
+            && conditions.if_match.as_ref() == Some(&self.facts.entity_tag)
+            && self.source.state() == ChunkState::Good
+    }
 }
 
 /// What of an answer is still to come.
@@ -69,11 +88,11 @@ pub(super) enum Rest {
 }
 
 impl Answer {
-    /// The answer to a request.
-    pub(super) fn to(request: &Request, origin: &Origin) -> Answer {
+    /// The answer to a request. `held` is what the answer before left open.
+    pub(super) fn to(request: &Request, origin: &Origin, held: Option<Held>) -> Answer {
         let answer = match request {
-            Request::Get(get) => to_get(get, origin),
-            Request::Hashes(hashes) => to_hashes(hashes, origin),
+            Request::Get(get) => to_get(get, origin, held),
+            Request::Hashes(hashes) => to_hashes(hashes, origin, held),
             Request::Stat(stat) => to_stat(stat, origin),
             Request::List(list) => to_list(list, origin),
         };
@@ -86,7 +105,7 @@ impl Answer {
     }
 
     fn head(head: &Head) -> Answer {
-        Answer { status: head.status, bytes: frame(head), broken: None, rest: Rest::Nothing }
+        Answer { status: head.status, bytes: frame(head), broken: None, rest: Rest::Nothing, held: None }
     }
 }
 
@@ -99,9 +118,10 @@ fn frame<M: Message>(message: &M) -> Vec<u8> {
     })
 }
 
-fn to_get(get: &Get, origin: &Origin) -> Result<Answer, Head> {
-    let Found { source, head, chunks } = find(&get.name, get.range, &get.conditions, origin)?;
-    let mut answer = Answer::head(&head);
+fn to_get(get: &Get, origin: &Origin, held: Option<Held>) -> Result<Answer, Head> {
+    let found = find(&get.name, get.range, &get.conditions, origin, held)?;
+    let Found { source, head, chunks, held } = found;
+    let mut answer = Answer { held, ..Answer::head(&head) };
     let (len, mut rest) = (chunks.bytes(source.size()), chunks.first()..chunks.end());
     match (len, rest.next(), rest.next()) {
         (1..=SMALL_BODY, Some(chunk), None) => {
@@ -109,14 +129,14 @@ fn to_get(get: &Get, origin: &Origin) -> Result<Answer, Head> {
             answer.bytes.extend_from_slice(&loaded.bytes);
             answer.broken = Some(loaded.state).filter(|state| *state != ChunkState::Good);
         }
-        _ => answer.rest = Rest::Chunks(Arc::new(source), chunks),
+        _ => answer.rest = Rest::Chunks(source, chunks),
     }
     Ok(answer)
 }
 
-fn to_hashes(hashes: &Hashes, origin: &Origin) -> Result<Answer, Head> {
-    let Found { source, head, chunks } = find(&hashes.name, hashes.range, &hashes.conditions, origin)?;
-    Ok(Answer { rest: Rest::Hashes(Arc::new(source), chunks), ..Answer::head(&head) })
+fn to_hashes(hashes: &Hashes, origin: &Origin, held: Option<Held>) -> Result<Answer, Head> {
+    let found = find(&hashes.name, hashes.range, &hashes.conditions, origin, held)?;
+    Ok(Answer { rest: Rest::Hashes(found.source, found.chunks), ..Answer::head(&found.head) })
 }
 
 fn to_stat(stat: &Stat, origin: &Origin) -> Result<Answer, Head> {
@@ -126,9 +146,11 @@ fn to_stat(stat: &Stat, origin: &Origin) -> Result<Answer, Head> {
 
 /// A file with something to send.
 struct Found {
-    source: Source,
+    source: Arc<Source>,
     head: Head,
     chunks: ChunkRange,
+    /// The file, when there is more of it to ask for.
+    held: Option<Held>,
 }
 
 fn find(
@@ -136,9 +158,15 @@ fn find(
     range: Option<AskedRange>,
     conditions: &Conditions,
     origin: &Origin,
+    held: Option<Held>,
 ) -> Result<Found, Head> {
-    let served = open(name, origin)?;
-    let facts = facts(&served.meta)?;
+    let (facts, source) = match held.filter(|held| held.is_meant(name, conditions)) {
+        Some(held) => (held.facts, held.source),
+        None => {
+            let served = open(name, origin)?;
+            (facts(&served.meta)?, Arc::new(Source::new(served, Arc::clone(&origin.index))))
+        }
+    };
     if let Some(status) = status_instead(conditions, &facts) {
         return Err(with_facts(status, facts));
     }
@@ -150,8 +178,13 @@ fn find(
     let Some(chunks) = chunks else {
         return Err(with_facts(Status::RANGE_NOT_SATISFIABLE, facts));
     };
-    let head = Head { range: Some(chunks.into()), ..with_facts(status, facts) };
-    Ok(Found { source: Source::new(served, Arc::clone(&origin.index)), head, chunks })
+    let head = Head { range: Some(chunks.into()), ..with_facts(status, facts.clone()) };
+    let held = (chunks.end() < ChunkRange::whole(size).end()).then(|| Held {
+        name: name.clone(),
+        facts,
+        source: Arc::clone(&source),
+    });
+    Ok(Found { source, head, chunks, held })
 }
 
 /// What the conditions answer instead of the file, in the order of RFC 9110, section 13.2.2.

@@ -1,6 +1,6 @@
 //! One client at the origin: requests in, answers out, in order, until either side ends it.
 
-use super::answer::{Answer, Request, Rest};
+use super::answer::{Answer, Held, Request, Rest};
 use super::body;
 use super::outlet::Outlet;
 use super::{Origin, OriginError, OriginLimits, OriginRecord};
@@ -37,6 +37,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     record: &mut OriginRecord,
 ) -> Result<(), OriginError> {
     let mut outlet = Outlet::new(stream, limits.progress, record);
+    let mut held = None;
     loop {
         let read = tokio::select! {
             biased;
@@ -59,7 +60,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             }
         };
         match request {
-            Ok(request) => answer(&mut outlet, origin, request).await?,
+            Ok(request) => held = answer(&mut outlet, origin, request, held.take()).await?,
             Err(error) => {
                 refuse(&mut outlet, &Head::only(Status::BAD_REQUEST, &error.to_string())).await;
                 return Err(OriginError::BadRequest(error));
@@ -87,11 +88,12 @@ async fn answer<S: AsyncWrite + Unpin + 'static>(
     outlet: &mut Outlet<'_, S>,
     origin: &Origin,
     request: Request,
-) -> Result<(), OriginError> {
+    held: Option<Held>,
+) -> Result<Option<Held>, OriginError> {
     outlet.record.requests += 1;
     outlet.record.name = Some(clean(request.name().as_str(), LOGGED_NAME));
     let origin = origin.clone();
-    let answer = spawn_blocking(move || Answer::to(&request, &origin)).await;
+    let answer = spawn_blocking(move || Answer::to(&request, &origin, held)).await;
     let answer =
         answer.unwrap_or_else(|_| Answer::failure(Status::INTERNAL, "the origin failed; its log says how"));
     outlet.record.status = Some(answer.status);
@@ -104,5 +106,6 @@ async fn answer<S: AsyncWrite + Unpin + 'static>(
         Rest::Chunks(source, chunks) => body::send_chunks(outlet, &source, chunks).await?,
         Rest::Hashes(source, chunks) => body::send_hashes(outlet, &source, chunks).await?,
     }
-    outlet.flush().await
+    outlet.flush().await?;
+    Ok(answer.held)
 }
