@@ -1,6 +1,7 @@
 //! What was typed. What it means is [`crate::plan`]'s business.
 
 use crate::exit;
+use crate::plan::Connections;
 use clap::{Args, Parser, Subcommand};
 use relay_chain::congestion::CongestionWish;
 use relay_proto::digest::FileHash;
@@ -32,7 +33,9 @@ fn after_help() -> String {
     format!(
         "A route file:\n  myfile\n  pchost1 12000\n  pchost2 11000\n\n\
          Hops may also be written host:port, [v6]:port or tcp://host:port; lines that start with # are comments. The \
-         same as JSON:\n  {{\"file\": \"myfile\", \"hops\": [{{\"host\": \"pchost1\", \"port\": 12000}}], \"hash\": \"b3:…\"}}\n\n\
+         same as JSON:\n  {{\"file\": \"myfile\", \"hops\": [{{\"host\": \"pchost1\", \"port\": 12000}}], \"hash\": \"b3:…\"}}\n\
+         A line `or` and another whole route behind it (in JSON: an array) name a further way to the same file: all are used at \
+         once, and when one fails the others go on.\n\n\
          Examples:\n  relay-client route.txt\n  relay-client --get myfile --via pchost1:12000 --via pchost2:11000\n  \
          relay-client route.txt -o - | tar x\n  relay-client trace route.txt\n  relay-client list route.txt docs/\n\n\
          Exit codes:\n{}",
@@ -76,6 +79,9 @@ pub struct FetchArguments {
     /// How often.
     #[command(flatten)]
     pub retry: RetryArguments,
+    /// How many connections each route may have: `auto` has one, and on long paths more while they bring more, at most 16
+    #[arg(long, value_name = "auto|N", default_value = "auto", value_parser = connections, help_heading = "Route")]
+    pub connections: Connections,
     /// What to show.
     #[command(flatten)]
     pub show: ShowArguments,
@@ -188,6 +194,19 @@ pub struct ListArguments {
     /// Write one entry a line as JSON
     #[arg(long, help_heading = "Display")]
     pub json: bool,
+}
+
+/// The most connections that may be asked for, on each route.
+const MAX_CONNECTIONS: usize = 32;
+
+fn connections(text: &str) -> Result<Connections, String> {
+    if text == "auto" {
+        return Ok(Connections::Auto);
+    }
+    match text.parse() {
+        Ok(count @ 1..=MAX_CONNECTIONS) => Ok(Connections::Fixed(count)),
+        _ => Err(format!("`auto`, or a number from 1 to {MAX_CONNECTIONS}")),
+    }
 }
 
 /// Seconds, or a number with its unit.

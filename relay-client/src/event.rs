@@ -4,12 +4,41 @@
 use crate::failure::Failure;
 use serde::Serialize;
 
+/// What a route has brought so far.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteShare {
+    /// Which one, from 1.
+    pub route: usize,
+    /// Bytes that it brought in this run.
+    pub bytes: u64,
+    /// How many connections it has now.
+    pub connections: usize,
+}
+
+/// What one of several routes brought in all.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteEnd {
+    /// Which one, from 1.
+    pub route: usize,
+    /// Bytes that it brought.
+    pub bytes: u64,
+    /// What went wrong on it last, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// The hop that this is about, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<usize>,
+}
+
 /// Something that happened. Its JSON has the field `event` with the name in snake case.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// A chain is being built.
     Dialling {
+        /// Which of several routes, from 1.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        route: Option<usize>,
         /// The connection's id, the same in every node's log.
         id: String,
         /// How many hops the route has.
@@ -19,6 +48,9 @@ pub enum Event {
     },
     /// The first hop is connected.
     Connected {
+        /// Which of several routes, from 1.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        route: Option<usize>,
         /// The first hop.
         hop: String,
         /// The address that was reached.
@@ -28,6 +60,9 @@ pub enum Event {
     },
     /// A hop said hello.
     Hello {
+        /// Which of several routes, from 1.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        route: Option<usize>,
         /// Which hop, from 1.
         position: usize,
         /// That hop.
@@ -57,6 +92,24 @@ pub enum Event {
         size: u64,
         /// Bytes a second since the transfer began.
         rate: u64,
+        /// Each route's part in it, where there are several routes or connections.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        routes: Vec<RouteShare>,
+    },
+    /// One of several routes failed, and the others go on.
+    RouteLost {
+        /// Which one, from 1.
+        route: usize,
+        /// Why, for people.
+        reason: String,
+        /// The kind of failure, as in the table of exit codes.
+        kind: &'static str,
+        /// The hop that it is about, from 1.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        position: Option<usize>,
+        /// It is tried again after so many seconds; none: not any more.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pause: Option<f64>,
     },
     /// A local file is being hashed, to see what of it can stay.
     Checking {
@@ -108,6 +161,9 @@ pub enum Event {
         seconds: f64,
         /// The file's BLAKE3 hash, `b3:` and 64 hex digits.
         hash: String,
+        /// What each of several routes brought.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        routes: Vec<RouteEnd>,
     },
     /// The run failed.
     Failed {

@@ -53,6 +53,17 @@ pub enum Failure {
         /// The chunk's number, from 0.
         index: u64,
     },
+    /// Another origin does not have the version that is fetched.
+    #[error("{origin} has a different version of the file{place}", place = chunk_place(.chunk))]
+    OtherVersion {
+        /// That origin.
+        origin: String,
+        /// The first chunk that differs, from 0; none when the size does.
+        chunk: Option<u64>,
+    },
+    /// No route of several is left.
+    #[error("no route is left{}", routes(.0))]
+    NoRoute(Vec<RouteFailure>),
     /// The file is verified, but it is another one than was expected.
     #[error("the file's hash is {got}, but {expected} was expected; it did not get its final name{hint}", hint = afresh(.part))]
     NotExpected {
@@ -90,6 +101,29 @@ pub enum Failure {
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Why one of several routes is of no use.
+#[derive(Debug)]
+pub struct RouteFailure {
+    /// Which one, from 1.
+    pub route: usize,
+    /// Why.
+    pub failure: Failure,
+    /// It is not tried again in this run.
+    pub is_gone: bool,
+}
+
+fn chunk_place(chunk: &Option<u64>) -> String {
+    match chunk {
+        Some(index) => format!(" (it differs in chunk {index})"),
+        None => " (its size differs)".to_owned(),
+    }
+}
+
+fn routes(routes: &[RouteFailure]) -> String {
+    let one = |RouteFailure { route, failure, .. }: &RouteFailure| format!("\n  route {route}: {failure}");
+    routes.iter().map(one).collect()
 }
 
 fn sentence(text: &Option<String>) -> String {
@@ -150,7 +184,25 @@ impl Failure {
         }
     }
 
-    /// The exit code.
+    /// What is left to say when no route is: one route's failure as it is, several together. The routes that are not gone have
+    /// none any more.
+    pub(crate) fn no_route(fates: &mut [crate::download::RouteFate]) -> Failure {
+        let is_lonely = fates.len() == 1;
+        let failed = fates.iter_mut().enumerate().filter_map(|(route, fate)| {
+            Some(RouteFailure { route: route + 1, failure: fate.failure.take()?, is_gone: fate.is_gone })
+        });
+        let mut failed: Vec<RouteFailure> = failed.collect();
+        match failed.pop() {
+            Some(only) if is_lonely => only.failure,
+            Some(last) => {
+                failed.push(last);
+                Failure::NoRoute(failed)
+            }
+            None => Failure::NoRoute(failed),
+        }
+    }
+
+    /// The exit code. When no route is left: that of the last one that was still tried.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
@@ -174,7 +226,14 @@ impl Failure {
                 Status::REQUEST_TIMEOUT => Exit::TimedOut,
                 _ => Exit::Origin,
             },
-            Failure::Damaged { .. } | Failure::NotExpected { .. } | Failure::ChangedMidway => Exit::Damaged,
+            Failure::NoRoute(routes) => {
+                let tried = routes.iter().rev().find(|route| !route.is_gone).or(routes.last());
+                tried.map_or(Exit::Unreachable, |route| route.failure.exit())
+            }
+            Failure::Damaged { .. }
+            | Failure::OtherVersion { .. }
+            | Failure::NotExpected { .. }
+            | Failure::ChangedMidway => Exit::Damaged,
             Failure::Local { .. } | Failure::InUse(_) => Exit::Local,
             Failure::Deadline { .. } => Exit::TimedOut,
             Failure::Interrupted => Exit::Interrupted,

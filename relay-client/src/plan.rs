@@ -7,6 +7,7 @@ use crate::route_source;
 use crate::show;
 use relay_chain::congestion::{Congestion, CongestionWish};
 use relay_proto::digest::FileHash;
+use relay_proto::file::RequestedName;
 use relay_proto::limits::{MAX_SILENCE, MIN_SILENCE};
 use relay_proto::route::Route;
 use relay_proto::text::is_unsafe;
@@ -17,8 +18,8 @@ use std::time::Duration;
 /// A checked download.
 #[derive(Debug)]
 pub struct Plan {
-    /// Through which nodes.
-    pub route: Route,
+    /// Through which nodes: one route or several to the same file.
+    pub routes: Vec<Route>,
     /// To where.
     pub target: Target,
     /// The longest wait without a byte.
@@ -29,10 +30,21 @@ pub struct Plan {
     pub deadline: Option<Duration>,
     /// How often to try again.
     pub retry: RetryLimits,
+    /// How many connections each route may have.
+    pub connections: Connections,
     /// What the file's hash must be.
     pub expected: Option<FileHash>,
     /// Whether a local copy is compared by its hashes.
     pub checksum: bool,
+}
+
+/// How many connections a route may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    /// One, and more while they bring more.
+    Auto,
+    /// So many.
+    Fixed(usize),
 }
 
 /// Where a file goes.
@@ -63,14 +75,16 @@ impl Plan {
     /// # Errors
     /// [`Failure::Usage`] and [`Failure::Route`].
     pub fn of(arguments: &FetchArguments) -> Result<Plan, Failure> {
-        let route = route_source::read(&arguments.route, arguments.get.as_deref())?;
-        let target = target(arguments.output.output.as_deref(), route.file().as_str())?;
+        let routes = route_source::read_all(&arguments.route, arguments.get.as_deref())?;
+        let name = routes.first().map(|route| route.file().as_str()).unwrap_or_default();
+        let target = target(arguments.output.output.as_deref(), name)?;
         if arguments.show.json && target == Target::StandardOutput {
             return Err(Failure::Usage(
                 "--json and -o - both want standard output; save the file elsewhere".to_owned(),
             ));
         }
-        let expected = expected(arguments.output.expect, route.hash())?;
+        // Routes that name different hashes were refused when they were read.
+        let expected = expected(arguments.output.expect, routes.iter().find_map(Route::hash))?;
         Ok(Plan {
             target,
             silence: silence(arguments.time.timeout)?,
@@ -79,8 +93,34 @@ impl Plan {
             retry: RetryLimits { retries: arguments.retry.retries, max_time: arguments.retry.retry_max_time },
             expected,
             checksum: arguments.output.checksum,
-            route,
+            connections: arguments.connections,
+            routes,
         })
+    }
+
+    /// Route number `number`, from 0; beyond the last one the last.
+    #[must_use]
+    pub fn route(&self, number: usize) -> &Route {
+        // A plan has at least one route; reading none is an error.
+        &self.routes[number.min(self.routes.len() - 1)]
+    }
+
+    /// What a route is called in messages, which is nothing when it is the only one: from 1.
+    #[must_use]
+    pub fn label(&self, number: usize) -> Option<usize> {
+        (self.routes.len() > 1).then_some(number + 1)
+    }
+
+    /// The file's name on the first route.
+    #[must_use]
+    pub fn name(&self) -> &RequestedName {
+        self.route(0).file()
+    }
+
+    /// Whether the chunks go into a stream, one after the other.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        !matches!(self.target, Target::File(_))
     }
 }
 

@@ -1,11 +1,14 @@
 //! What people and programs see of a run: bars on a terminal, plain lines elsewhere, JSON events, or only errors.
 
 use crate::cli::ShowArguments;
-use crate::event::Event;
+use crate::event::{Event, RouteEnd, RouteShare};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::plan::Plan;
+use crate::session::{Begun, step_event};
 use crate::show;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use relay_proto::route::Route;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +23,16 @@ pub struct Reporter {
     /// When the next progress line is due, in milliseconds since `begun`.
     due: AtomicU64,
     transfer: Mutex<Transfer>,
+    /// Each route's part, where there are several routes or connections.
+    shares: Mutex<Shares>,
+}
+
+#[derive(Default)]
+struct Shares {
+    now: Vec<RouteShare>,
+    /// What they were when the display showed them last, and when that was.
+    shown: Vec<RouteShare>,
+    at: Option<Instant>,
 }
 
 /// The transfer that is under way.
@@ -67,7 +80,14 @@ impl Reporter {
     fn with(view: View) -> Reporter {
         let begun = Instant::now();
         let transfer = Mutex::new(Transfer { size: 0, have: 0, since: begun });
-        Reporter { view, begun, position: AtomicU64::new(0), due: AtomicU64::new(0), transfer }
+        Reporter {
+            view,
+            begun,
+            position: AtomicU64::new(0),
+            due: AtomicU64::new(0),
+            transfer,
+            shares: Mutex::default(),
+        }
     }
 
     /// Since the run began.
@@ -111,6 +131,49 @@ impl Reporter {
         }
     }
 
+    /// Bytes that were counted came to nothing.
+    pub fn take_back(&self, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let position = self.position.fetch_sub(count, Ordering::Relaxed).saturating_sub(count);
+        if let View::Bars(bars) = &self.view {
+            bars.bar.set_position(position);
+        }
+    }
+
+    /// How far a chain is built; `label`: that of which route, from 1, if there are several.
+    pub fn step(&self, label: Option<usize>, begun: Begun, route: &Route) {
+        self.event(&step_event(label, begun, route));
+    }
+
+    /// One route failed and the others go on; it is tried again after `pause`, if at all. A lonely route's failure is told in
+    /// other ways.
+    pub fn route_lost(&self, plan: &Plan, route: usize, failure: &Failure, pause: Option<Duration>) {
+        let Some(route) = plan.label(route) else { return };
+        self.event(&Event::RouteLost {
+            route,
+            reason: failure.to_string(),
+            kind: failure.exit().word(),
+            position: failure.position(),
+            pause: pause.map(|pause| pause.as_secs_f64()),
+        });
+    }
+
+    /// What each route has brought by now.
+    pub fn routes(&self, now: Vec<RouteShare>) {
+        let Ok(mut shares) = self.shares.lock() else { return };
+        shares.now = now;
+        let View::Bars(bars) = &self.view else { return };
+        if shares.at.is_some_and(|at| at.elapsed() < SHARES_EVERY) {
+            return;
+        }
+        let since = shares.at.map(|at| at.elapsed()).unwrap_or_default();
+        bars.routes(shares_line(&shares.now, &shares.shown, since));
+        shares.shown = shares.now.clone();
+        shares.at = Some(Instant::now());
+    }
+
     /// The run failed; said in every view.
     pub fn failed(&self, failure: &Failure) {
         if let View::Bars(bars) = &self.view {
@@ -143,7 +206,8 @@ impl Reporter {
         let Ok(transfer) = self.transfer.lock().map(|transfer| *transfer) else { return };
         let seconds = transfer.since.elapsed().as_secs_f64().max(1e-3);
         let rate = (position.saturating_sub(transfer.have) as f64 / seconds) as u64;
-        self.event(&Event::Progress { bytes: position, size: transfer.size, rate });
+        let routes = self.shares.lock().map(|shares| shares.now.clone()).unwrap_or_default();
+        self.event(&Event::Progress { bytes: position, size: transfer.size, rate, routes });
     }
 }
 
@@ -178,14 +242,31 @@ fn sentence(event: &Event) -> Option<String> {
     Some(match event {
         Event::Dialling { .. } => return None,
         Event::Connected { .. } => return None,
-        Event::Hello { position, hop, agent, ms, .. } => {
-            format!("hop {position} ({hop}): {agent}, {}", show::milliseconds(from_ms(*ms)))
+        Event::Hello { route, position, hop, agent, ms, .. } => {
+            let ms = show::milliseconds(from_ms(*ms));
+            format!("{}hop {position} ({hop}): {agent}, {ms}", route_label(*route))
         }
         Event::File { name, size, have: 0 } => format!("{name}: {}", show::bytes(*size)),
         Event::File { name, size, have } => {
             format!("{name}: {}, of which {} are here already", show::bytes(*size), show::bytes(*have))
         }
-        Event::Progress { bytes, size, rate } => progress_line(*bytes, *size, *rate),
+        Event::Progress { bytes, size, rate, routes } => {
+            let mut line = progress_line(*bytes, *size, *rate);
+            if !routes.is_empty() {
+                line = format!("{line} ({})", shares_line(routes, &[], Duration::ZERO));
+            }
+            line
+        }
+        Event::RouteLost { route, reason, pause, .. } => {
+            let then = match pause {
+                Some(pause) => {
+                    let pause = Duration::try_from_secs_f64(*pause).unwrap_or_default();
+                    format!("trying it again in {}", humantime::format_duration(pause))
+                }
+                None => "it is not used any more".to_owned(),
+            };
+            format!("route {route}: {reason}; {then}")
+        }
         Event::Checking { path, size } => format!("checking {} of {path}", show::bytes(*size)),
         Event::Retry { reason, number, of, pause, .. } => {
             let pause = Duration::try_from_secs_f64(*pause).unwrap_or_default();
@@ -196,7 +277,7 @@ fn sentence(event: &Event) -> Option<String> {
             let hash = hash.as_ref().map(|hash| format!("\n{hash}")).unwrap_or_default();
             format!("{path} is the same as the origin's (by {by}); nothing to fetch{hash}")
         }
-        Event::Done { path, size, fetched, seconds, hash } => {
+        Event::Done { path, size, fetched, seconds, hash, routes } => {
             let to = path.as_deref().unwrap_or("standard output");
             let duration = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
             let fetched_note = if fetched == size {
@@ -204,8 +285,9 @@ fn sentence(event: &Event) -> Option<String> {
             } else {
                 format!(", {} of them fetched", show::bytes(*fetched))
             };
+            let routes: String = routes.iter().map(route_end).collect();
             format!(
-                "{to}: {}{fetched_note}, verified, in {} ({})\n{hash}",
+                "{to}: {}{fetched_note}, verified, in {} ({}){routes}\n{hash}",
                 show::bytes(*size),
                 show::seconds(duration),
                 show::rate(*fetched, duration)
@@ -214,6 +296,40 @@ fn sentence(event: &Event) -> Option<String> {
         Event::Failed { message, .. } => message.clone(),
     })
 }
+
+fn route_label(route: Option<usize>) -> String {
+    route.map(|route| format!("route {route}, ")).unwrap_or_default()
+}
+
+/// A route's line in the summary.
+fn route_end(end: &RouteEnd) -> String {
+    let failure = end.failure.as_ref().map(|failure| format!("; {failure}")).unwrap_or_default();
+    format!("\n  route {}: {}{failure}", end.route, show::bytes(end.bytes))
+}
+
+/// Each route's share of what came in this run, and its rate since it was shown last.
+fn shares_line(now: &[RouteShare], shown: &[RouteShare], since: Duration) -> String {
+    let all: u64 = now.iter().map(|share| share.bytes).sum();
+    let one = |share: &RouteShare| {
+        let percent = share.bytes.saturating_mul(100).checked_div(all).unwrap_or(0);
+        let before = shown.iter().find(|before| before.route == share.route).map_or(0, |before| before.bytes);
+        let rate = if since.is_zero() {
+            String::new()
+        } else {
+            format!(", {}", show::rate(share.bytes.saturating_sub(before), since))
+        };
+        let connections = match share.connections {
+            1 => String::new(),
+            0 => ", down".to_owned(),
+            count => format!(", {count} connections"),
+        };
+        format!("route {}: {percent}%{rate}{connections}", share.route)
+    };
+    now.iter().map(one).collect::<Vec<_>>().join(" · ")
+}
+
+/// How often the routes' shares and rates are shown anew on a terminal.
+const SHARES_EVERY: Duration = Duration::from_millis(900);
 
 fn from_ms(ms: f64) -> Duration {
     Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
@@ -230,6 +346,8 @@ fn progress_line(bytes: u64, size: u64, rate: u64) -> String {
 struct Bars {
     all: MultiProgress,
     bar: ProgressBar,
+    /// Each route's share and rate, below the bar.
+    routes: ProgressBar,
 }
 
 /// How often the moving display is drawn anew when nothing happens.
@@ -239,11 +357,25 @@ impl Bars {
     fn new() -> Bars {
         let all = MultiProgress::new();
         let bar = all.add(ProgressBar::new_spinner());
-        Bars { all, bar }
+        let routes = ProgressBar::hidden().with_style(style("  {msg}"));
+        Bars { all, bar, routes }
+    }
+
+    fn routes(&self, line: String) {
+        if line.is_empty() {
+            return;
+        }
+        if self.routes.is_hidden() {
+            self.all.insert_after(&self.bar, self.routes.clone());
+        }
+        self.routes.set_message(line);
     }
 
     fn event(&self, event: &Event) {
         match event {
+            // What other routes do is told above the bar, which shows the first one's steps until the file comes.
+            Event::Dialling { .. } | Event::Connected { .. } if self.is_underway() => {}
+            Event::Hello { .. } if self.is_underway() => self.line(event),
             Event::Dialling { hops, hop, .. } => {
                 self.bar.set_style(style("{spinner} {msg}"));
                 self.bar.enable_steady_tick(TICK);
@@ -265,9 +397,11 @@ impl Bars {
             Event::Retry { pause, .. } => {
                 self.line(event);
                 self.bar.set_style(style("{spinner} {msg}"));
+                self.bar.unset_length();
+                self.routes.set_message("");
                 self.bar.set_message(format!("waiting {pause} s …"));
             }
-            Event::Note { .. } | Event::Failed { .. } => self.line(event),
+            Event::Note { .. } | Event::Failed { .. } | Event::RouteLost { .. } => self.line(event),
             Event::Same { .. } | Event::Done { .. } => {
                 self.clear();
                 self.line(event);
@@ -287,6 +421,11 @@ impl Bars {
         self.bar.enable_steady_tick(TICK);
     }
 
+    /// Whether bytes come already.
+    fn is_underway(&self) -> bool {
+        self.bar.length().is_some()
+    }
+
     /// A line that stays, above the moving ones.
     fn line(&self, event: &Event) {
         if let Some(line) = sentence(event) {
@@ -295,6 +434,7 @@ impl Bars {
     }
 
     fn clear(&self) {
+        self.routes.finish_and_clear();
         self.bar.finish_and_clear();
     }
 }

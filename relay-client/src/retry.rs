@@ -75,8 +75,18 @@ impl Retries {
     }
 }
 
+/// The pause before a connection is tried again beside others, which has failed so often in turn before.
+#[must_use]
+pub fn pause_after(failed: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failed.min(16)).min(MAX_PAUSE_BESIDE)
+}
+
+/// The longest pause of a connection that is tried again while others work.
+const MAX_PAUSE_BESIDE: Duration = Duration::from_secs(60);
+
 /// Whether the same attempt may end otherwise in a while.
-fn may_change(failure: &Failure) -> bool {
+#[must_use]
+pub fn may_change(failure: &Failure) -> bool {
     match failure {
         Failure::Walk(error) => {
             !matches!(error.code, FailureCode::Denied | FailureCode::TooManyHops | FailureCode::BadRequest)
@@ -84,6 +94,7 @@ fn may_change(failure: &Failure) -> bool {
         Failure::Broken { error, .. } => !matches!(error, AnswerError::Protocol(_)),
         Failure::Refused { status, .. } => *status == Status::REQUEST_TIMEOUT || status.code() >= 500,
         Failure::Damaged { .. } => true,
+        Failure::NoRoute(routes) => routes.iter().any(|route| !route.is_gone && may_change(&route.failure)),
         _ => false,
     }
 }

@@ -18,6 +18,21 @@ use std::path::Path;
 /// # Errors
 /// [`Failure::Usage`] when there is none or it cannot be read, [`Failure::Route`] when it is wrong.
 pub fn read(arguments: &RouteArguments, name: Option<&str>) -> Result<Route, Failure> {
+    let mut routes = read_all(arguments, name)?;
+    match (routes.pop(), routes.is_empty()) {
+        (Some(route), true) => Ok(route),
+        _ => Err(Failure::Usage(
+            "the route file holds several routes, and this command takes one; put it into a file of its own"
+                .to_owned(),
+        )),
+    }
+}
+
+/// Reads all routes to the same file that the arguments name, at least one. `name` as for [`read`].
+///
+/// # Errors
+/// [`Failure::Usage`] when there is none or it cannot be read, [`Failure::Route`] when one is wrong.
+pub fn read_all(arguments: &RouteArguments, name: Option<&str>) -> Result<Vec<Route>, Failure> {
     match (&arguments.route, arguments.via.as_slice()) {
         (None, []) => Err(Failure::Usage(
             "no route: name a route file, or give --get NAME and --via HOST:PORT (see --help)".to_owned(),
@@ -26,17 +41,17 @@ pub fn read(arguments: &RouteArguments, name: Option<&str>) -> Result<Route, Fai
             Err(Failure::Usage("give either a route file or --via, not both (see --help)".to_owned()))
         }
         (Some(path), []) => from_file(path),
-        (None, via) => from_flags(name, via),
+        (None, via) => from_flags(name, via).map(|route| vec![route]),
     }
 }
 
-fn from_file(path: &Path) -> Result<Route, Failure> {
+fn from_file(path: &Path) -> Result<Vec<Route>, Failure> {
     let is_stdin = path == Path::new("-");
     let shown = if is_stdin { "standard input".to_owned() } else { show::path(path) };
     let bytes =
         if is_stdin { read_capped(io::stdin().lock()) } else { File::open(path).and_then(read_capped) };
     let bytes = bytes.map_err(|e| Failure::Usage(format!("cannot read the route from {shown}: {e}")))?;
-    Route::parse(&bytes).map_err(|e| Failure::Route(render(&e, &bytes, &shown)))
+    Route::parse_all(&bytes).map_err(|e| Failure::Route(render(&e, &bytes, &shown)))
 }
 
 /// At most one byte more than a route file may have, so that the parser sees that it is too long.

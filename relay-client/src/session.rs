@@ -9,6 +9,7 @@ use relay_chain::congestion::Congestion;
 use relay_chain::requests::{AnswerError, Answers, Body};
 use relay_proto::file::Head;
 use relay_proto::frame::{Message, encode};
+use relay_proto::hop::ConnectionId;
 use relay_proto::route::Route;
 use std::io;
 use std::path::Path;
@@ -23,6 +24,15 @@ pub struct Session<'a> {
     answers: Answers<TcpStream>,
     silence: Duration,
     received: u64,
+    walked: Duration,
+}
+
+/// How far a chain is built.
+pub enum Begun {
+    /// The first hop is being dialled, under this id.
+    Dialling(ConnectionId),
+    /// A step further.
+    Step(Step),
 }
 
 /// A request's frame.
@@ -45,14 +55,33 @@ impl<'a> Session<'a> {
         first: &[u8],
         reporter: &Reporter,
     ) -> Result<Session<'a>, Failure> {
+        Session::walk(route, silence, congestion, first, |step| reporter.step(None, step, route)).await
+    }
+
+    /// The same for somebody who shows the steps in another way, or not at all.
+    ///
+    /// # Errors
+    /// [`Failure::Walk`] names the hop where it ended.
+    pub async fn walk(
+        route: &'a Route,
+        silence: Duration,
+        congestion: Congestion,
+        first: &[u8],
+        mut on_step: impl FnMut(Begun),
+    ) -> Result<Session<'a>, Failure> {
         let id =
             random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
-        let hops = route.hops().len();
-        reporter.event(&Event::Dialling { id: id.to_string(), hops, hop: route.hop(1).to_string() });
+        on_step(Begun::Dialling(id));
         let plan = Walk { route, id, silence, first_requests: first, congestion };
-        let pipe =
-            walk(&plan, |step| reporter.event(&step_event(step, route))).await.map_err(Failure::Walk)?;
-        Ok(Session { route, answers: Answers::new(pipe.stream, silence), silence, received: 0 })
+        let pipe = walk(&plan, |step| on_step(Begun::Step(step))).await.map_err(Failure::Walk)?;
+        let answers = Answers::new(pipe.stream, silence);
+        Ok(Session { route, answers, silence, received: 0, walked: pipe.after })
+    }
+
+    /// How long it took to build the chain: several round trips.
+    #[must_use]
+    pub fn walked(&self) -> Duration {
+        self.walked
     }
 
     /// Sends a further request.
@@ -115,15 +144,20 @@ impl<'a> Session<'a> {
     }
 }
 
-/// A step of a walk as an event.
+/// A step of a walk as an event. `label`: which of several routes, from 1.
 #[must_use]
-pub fn step_event(step: Step, route: &Route) -> Event {
+pub fn step_event(label: Option<usize>, begun: Begun, route: &Route) -> Event {
     let ms = |after: Duration| (after.as_secs_f64() * 1e6).round() / 1e3;
-    match step {
-        Step::Connected { address, after } => {
-            Event::Connected { hop: route.hop(1).to_string(), address: address.to_string(), ms: ms(after) }
+    let hop = |position| route.hop(position).to_string();
+    match begun {
+        Begun::Dialling(id) => {
+            Event::Dialling { route: label, id: id.to_string(), hops: route.hops().len(), hop: hop(1) }
         }
-        Step::Hello { position, agent, after } => Event::Hello {
+        Begun::Step(Step::Connected { address, after }) => {
+            Event::Connected { route: label, hop: hop(1), address: address.to_string(), ms: ms(after) }
+        }
+        Begun::Step(Step::Hello { position, agent, after }) => Event::Hello {
+            route: label,
             position,
             hop: route.hop(position).to_string(),
             agent,

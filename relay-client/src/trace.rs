@@ -1,16 +1,16 @@
 //! `relay-client trace`: each hop of a route, its address, version and time, and where and why the route ends.
 
 use crate::cli::TraceArguments;
-use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::plan::{congestion, silence};
 use crate::progress::{conclude, print_json};
 use crate::route_source;
-use crate::session::step_event;
+use crate::session::{Begun, step_event};
 use crate::show;
 use crate::stop::{Stop, Until};
 use relay_chain::chain::{Step, Walk, random_id, walk};
+use relay_proto::hop::ConnectionId;
 use relay_proto::route::Route;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ async fn trace(arguments: &TraceArguments, stop: &Stop) -> Result<(), Failure> {
     let congestion = congestion(arguments.network.congestion)?;
     let id = random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
     let mut view = View { route: &route, json: arguments.json, address: None };
-    view.begin(&id.to_string());
+    view.begin(id);
     let plan = Walk { route: &route, id, silence, first_requests: &[], congestion };
     let walked = Until::new(stop, arguments.time.deadline)
         .bound(async { walk(&plan, |step| view.step(step)).await.map_err(Failure::Walk) })
@@ -58,11 +58,11 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn begin(&self, id: &str) {
+    fn begin(&self, id: ConnectionId) {
         let hops = self.route.hops().len();
-        let (first, last) = (self.route.hop(1).to_string(), self.route.hop(hops));
+        let last = self.route.hop(hops);
         if self.json {
-            print_json(&Event::Dialling { id: id.to_owned(), hops, hop: first });
+            print_json(&step_event(None, Begun::Dialling(id), self.route));
         } else {
             say(&format!("to {last}, {hops} {}, connection {id}", plural(hops)));
         }
@@ -70,7 +70,7 @@ impl View<'_> {
 
     fn step(&mut self, step: Step) {
         if self.json {
-            print_json(&step_event(step, self.route));
+            print_json(&step_event(None, Begun::Step(step), self.route));
             return;
         }
         match step {

@@ -4,7 +4,7 @@ use crate::cli::FetchArguments;
 use crate::download::{Download, End};
 use crate::event::Event;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, RouteFailure};
 use crate::plan::Plan;
 use crate::progress::{Reporter, print_failure};
 use crate::retry::{Attempt, Retries};
@@ -89,12 +89,22 @@ async fn settled(download: &mut Download<'_>, ended: Result<End, Failure>) -> Re
     download.settle().await.and(ended)
 }
 
-/// Adds to a broken chain's failure where the route stops now.
+/// Adds to each broken chain's failure where its route stops now.
 async fn explain(failure: Failure, plan: &Plan, until: &Until) -> Failure {
+    let Failure::NoRoute(routes) = failure else { return explain_one(failure, plan, 0, until).await };
+    let mut explained = Vec::new();
+    for RouteFailure { route, failure, is_gone } in routes {
+        let failure = explain_one(failure, plan, route - 1, until).await;
+        explained.push(RouteFailure { route, failure, is_gone });
+    }
+    Failure::NoRoute(explained)
+}
+
+async fn explain_one(failure: Failure, plan: &Plan, route: usize, until: &Until) -> Failure {
     let lost = |error: &AnswerError| matches!(error, AnswerError::Silent(_) | AnswerError::Read(_));
     match failure {
         Failure::Broken { error, received, .. } if lost(&error) => {
-            let aftermath = aftermath(&plan.route, plan.silence, until).await.ok();
+            let aftermath = aftermath(plan.route(route), plan.silence, until).await.ok();
             Failure::Broken { error, received, aftermath }
         }
         failure => failure,

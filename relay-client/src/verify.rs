@@ -7,14 +7,17 @@
 use crate::platform::write_all_at;
 use relay_proto::chunk::CHUNK_LEN;
 use relay_proto::digest::ChunkHash;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// The most buffers of one chunk each, in all of a run.
-pub const MAX_BUFFERS: usize = 8;
+/// Buffers of one chunk each while one connection brings chunks; each further connection has one more.
+pub const BUFFERS: usize = 8;
 /// The most threads. Hashing and writing a chunk takes longer than receiving it, but a third thread finds no work.
 const MAX_THREADS: usize = 2;
 
@@ -60,16 +63,16 @@ impl Stream {
 
 /// A received chunk.
 pub struct Received {
-    /// The chunk is its first `len` bytes.
-    pub buffer: Vec<u8>,
-    /// Bytes.
-    pub len: usize,
+    /// The chunk.
+    pub buffer: Buffer,
     /// Which chunk.
     pub index: u64,
     /// Bytes of its file.
     pub file_size: u64,
-    /// What the origin promises.
+    /// What it must hash to.
     pub promised: ChunkHash,
+    /// Which route brought it, from 0.
+    pub route: usize,
     /// Where it goes.
     pub sink: Arc<Sink>,
 }
@@ -80,9 +83,10 @@ pub struct Settled {
     pub index: u64,
     /// Bytes.
     pub len: usize,
+    /// Which route brought it, from 0.
+    pub route: usize,
     /// Its hash, or why it is not in its place.
     pub result: Result<ChunkHash, Unsettled>,
-    buffer: Vec<u8>,
 }
 
 /// Why a chunk is not in its place.
@@ -96,94 +100,129 @@ pub enum Unsettled {
     OutOfTurn,
 }
 
+/// Room for a chunk. It goes back where it came from when it is dropped.
+pub struct Buffer {
+    bytes: Vec<u8>,
+    len: usize,
+    pool: Arc<Pool>,
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(..self.len).unwrap_or_default()
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        self.pool.room.add_permits(1);
+    }
+}
+
+struct Pool {
+    free: Mutex<Vec<Vec<u8>>>,
+    room: Semaphore,
+}
+
 /// The threads and the buffers.
 pub struct Verifiers {
-    max_threads: usize,
-    threads: usize,
+    max_threads: Cell<usize>,
+    threads: Cell<usize>,
     jobs: mpsc::Sender<Received>,
     take: Arc<Mutex<mpsc::Receiver<Received>>>,
-    settled: UnboundedReceiver<Settled>,
     give: UnboundedSender<Settled>,
-    free: Vec<Vec<u8>>,
-    buffers: usize,
-    /// Chunks that are with the threads.
-    pending: usize,
+    pool: Arc<Pool>,
+    buffers: Cell<usize>,
+    /// Chunks that were handed over.
+    submitted: Cell<u64>,
+}
+
+/// What became of the chunks that were handed over, in the order in which that was known.
+pub struct Settlements {
+    settled: UnboundedReceiver<Settled>,
+    /// Chunks whose end was told.
+    told: u64,
+}
+
+impl Settlements {
+    /// The next one; waits as long as there is none.
+    pub async fn next(&mut self) -> Settled {
+        match self.settled.recv().await {
+            Some(settled) => {
+                self.told += 1;
+                settled
+            }
+            // The verifiers hold the other end as well.
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Verifiers {
     /// Threads for chunks that may be written in any order, or (`in_order`) one thread that keeps their order. They start
     /// with the first chunks.
     #[must_use]
-    pub fn new(in_order: bool) -> Verifiers {
+    pub fn new(in_order: bool) -> (Verifiers, Settlements) {
         let (jobs, take) = mpsc::channel();
         let (give, settled) = unbounded_channel();
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        Verifiers {
-            max_threads: if in_order { 1 } else { cores.clamp(1, MAX_THREADS) },
-            threads: 0,
+        let pool = Pool { free: Mutex::new(Vec::new()), room: Semaphore::new(BUFFERS) };
+        let verifiers = Verifiers {
+            max_threads: Cell::new(if in_order { 1 } else { cores.clamp(1, MAX_THREADS) }),
+            threads: Cell::new(0),
             jobs,
             take: Arc::new(Mutex::new(take)),
-            settled,
             give,
-            free: Vec::new(),
-            buffers: 0,
-            pending: 0,
-        }
+            pool: Arc::new(pool),
+            buffers: Cell::new(BUFFERS),
+            submitted: Cell::new(0),
+        };
+        (verifiers, Settlements { settled, told: 0 })
     }
 
-    /// A free buffer of at least `len` bytes, at most a chunk's; waits until one is settled when all are in use. What
-    /// was settled meanwhile is told to `on_settled`.
-    ///
-    /// # Errors
-    /// Those of `on_settled`.
-    pub async fn buffer<E>(
-        &mut self,
-        len: usize,
-        mut on_settled: impl FnMut(&Settled) -> Result<(), E>,
-    ) -> Result<Vec<u8>, E> {
-        self.look(&mut on_settled)?;
-        while self.free.is_empty() && self.buffers == MAX_BUFFERS {
-            if let Some(settled) = self.settled.recv().await {
-                self.take_back(settled, &mut on_settled)?;
-            }
+    /// A free buffer of `len` bytes, at most a chunk's; waits until one comes back when all are in use.
+    pub async fn buffer(&self, len: usize) -> Buffer {
+        // The semaphore is never closed.
+        if let Ok(permit) = self.pool.room.acquire().await {
+            permit.forget();
         }
-        let mut buffer = self.free.pop().unwrap_or_else(|| {
-            self.buffers += 1;
-            Vec::new()
-        });
-        if buffer.len() < len {
-            buffer.resize(len, 0);
+        let free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut bytes = free.unwrap_or_default();
+        if bytes.len() < len {
+            bytes.resize(len, 0);
         }
-        Ok(buffer)
+        Buffer { bytes, len, pool: Arc::clone(&self.pool) }
     }
 
-    /// Tells `on_settled` what was settled meanwhile, without waiting.
-    ///
-    /// # Errors
-    /// Those of `on_settled`.
-    pub fn look<E>(&mut self, mut on_settled: impl FnMut(&Settled) -> Result<(), E>) -> Result<(), E> {
-        while let Ok(settled) = self.settled.try_recv() {
-            self.take_back(settled, &mut on_settled)?;
-        }
-        Ok(())
-    }
-
-    /// A buffer that was not filled after all.
-    pub fn give_back(&mut self, buffer: Vec<u8>) {
-        self.free.push(buffer);
+    /// Sees to it that `connections` can receive at the same time.
+    pub fn serve(&self, connections: usize) {
+        let wanted = BUFFERS + connections.saturating_sub(1);
+        self.pool.room.add_permits(wanted.saturating_sub(self.buffers.get()));
+        self.buffers.set(wanted.max(self.buffers.get()));
     }
 
     /// Hands a chunk over.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn submit(&mut self, chunk: Received) -> io::Result<()> {
-        if self.threads < self.max_threads && self.threads <= self.pending {
+    pub fn submit(&self, chunk: Received) -> io::Result<()> {
+        if self.threads.get() < self.max_threads.get() {
             self.start_thread()?;
         }
-        self.pending += 1;
         // The receiving end lives as long as this does.
-        self.jobs.send(chunk).map_err(|_| io::Error::other("the verifying threads are gone"))
+        self.jobs.send(chunk).map_err(|_| io::Error::other("the verifying threads are gone"))?;
+        self.submitted.set(self.submitted.get() + 1);
+        Ok(())
     }
 
     /// Waits until everything handed over is settled.
@@ -191,32 +230,21 @@ impl Verifiers {
     /// # Errors
     /// The first one of `on_settled`; all chunks are settled even so.
     pub async fn finish<E>(
-        &mut self,
+        &self,
+        settlements: &mut Settlements,
         mut on_settled: impl FnMut(&Settled) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut result = Ok(());
-        while self.pending > 0 {
-            if let Some(settled) = self.settled.recv().await {
-                let taken = self.take_back(settled, &mut on_settled);
-                result = result.and(taken);
-            }
+        while settlements.told < self.submitted.get() {
+            let told = on_settled(&settlements.next().await);
+            result = result.and(told);
         }
         result
     }
 
-    fn take_back<E>(
-        &mut self,
-        mut settled: Settled,
-        on_settled: &mut impl FnMut(&Settled) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.pending -= 1;
-        self.free.push(std::mem::take(&mut settled.buffer));
-        on_settled(&settled)
-    }
-
-    fn start_thread(&mut self) -> io::Result<()> {
+    fn start_thread(&self) -> io::Result<()> {
         let (take, give) = (Arc::clone(&self.take), self.give.clone());
-        let name = format!("verify-{}", self.threads);
+        let name = format!("verify-{}", self.threads.get());
         let started = thread::Builder::new().name(name).spawn(move || {
             while let Some(chunk) = next(&take) {
                 // Nobody listens any more when the run was stopped.
@@ -224,9 +252,9 @@ impl Verifiers {
             }
         });
         match started {
-            Ok(_) => self.threads += 1,
+            Ok(_) => self.threads.set(self.threads.get() + 1),
             // One thread does, only slower.
-            Err(_) if self.threads > 0 => self.max_threads = self.threads,
+            Err(_) if self.threads.get() > 0 => self.max_threads.set(self.threads.get()),
             Err(error) => return Err(error),
         }
         Ok(())
@@ -238,12 +266,11 @@ fn next(take: &Mutex<mpsc::Receiver<Received>>) -> Option<Received> {
 }
 
 fn settle(chunk: Received) -> Settled {
-    let Received { buffer, len, index, file_size, promised, sink } = chunk;
-    let bytes = buffer.get(..len).unwrap_or_default();
-    let result = if ChunkHash::of(bytes, index, file_size) == promised {
-        sink.write(bytes, index).map(|()| promised)
+    let Received { buffer, index, file_size, promised, route, sink } = chunk;
+    let result = if ChunkHash::of(&buffer, index, file_size) == promised {
+        sink.write(&buffer, index).map(|()| promised)
     } else {
         Err(Unsettled::Damaged)
     };
-    Settled { index, len, result, buffer }
+    Settled { index, len: buffer.len(), route, result }
 }

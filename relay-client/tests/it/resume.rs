@@ -1,6 +1,6 @@
 //! Transfers that survive: what came is kept, found again, and not fetched twice.
 
-use crate::client::{PATIENCE, Place, end, wait_for_file};
+use crate::client::{Ended, PATIENCE, Place, end, wait_for_file};
 use crate::origin::{MODIFIED, Origin, Request, Sample, head};
 use relay_proto::chunk::CHUNK_LEN;
 use relay_proto::file::Conditions;
@@ -69,7 +69,7 @@ fn the_same_run_tries_again_and_goes_on() {
     let origin = breaking(&sample, 3);
     let place = Place::new();
     place.fetch("f", origin.port, &[]).check(0, "trying again in 1s (1 of 5)").check(0, &sample.b3());
-    assert_eq!(fetched(&origin), [(0, None), (3, Some(7))]);
+    assert_eq!(fetched(&origin), [(0, Some(8)), (3, Some(7))]);
     check_whole(&place, &sample);
 }
 
@@ -85,7 +85,22 @@ fn standard_output_goes_on_where_it_broke_off() {
 #[test]
 fn standard_output_cannot_go_on_with_another_version() {
     let sample = Sample::new(SIZE, 3, "v1");
+    let ended = stream_of_two_versions(&sample, sample.changed(0, "v2"));
+    ended.check(7, "the file changed at the origin");
+}
+
+#[test]
+fn standard_output_goes_on_with_another_version_that_begins_the_same() {
+    let sample = Sample::new(SIZE, 3, "v1");
     let other = sample.changed(1, "v2");
+    let ended = stream_of_two_versions(&sample, other.clone());
+    ended.check(0, &other.b3());
+    assert!(ended.stdout == *other.bytes);
+}
+
+/// Fetches to standard output what breaks off after one chunk of `sample` and goes on as `other`.
+fn stream_of_two_versions(sample: &Sample, other: Sample) -> Ended {
+    let sample = sample.clone();
     let origin = Origin::start(move |mut visit| {
         let (sample, other) = (sample.clone(), other.clone());
         async move {
@@ -98,7 +113,7 @@ fn standard_output_cannot_go_on_with_another_version() {
             visit.chunk(&sample, 0).await;
         }
     });
-    Place::new().fetch("f", origin.port, &["-o", "-"]).check(7, "the file changed at the origin");
+    Place::new().fetch("f", origin.port, &["-o", "-"])
 }
 
 #[test]

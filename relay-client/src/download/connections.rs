@@ -1,0 +1,413 @@
+//! How many connections each route has: which are started, tried again, added, and given up.
+//!
+//! As long as one connection works or is being built, the attempt goes on: what fails beside it is tried again after pauses, and a
+//! route that cannot help is left out. When none is left, the attempt has failed.
+
+use super::worker::{Phase, Shared, Standing, Worker};
+use crate::event::RouteShare;
+use crate::failure::Failure;
+use crate::plan::Connections as Wanted;
+use crate::retry::{may_change, pause_after};
+use futures_util::StreamExt;
+use futures_util::future::{AbortHandle, Abortable, Aborted};
+use futures_util::stream::FuturesUnordered;
+use relay_chain::requests::AnswerError;
+use relay_proto::chunk::CHUNK_LEN;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The most connections of a route that `auto` comes to.
+pub const MAX_AUTO: usize = 16;
+/// The most connections of a run.
+const MAX_CONNECTIONS: usize = 64;
+/// Fewer missing chunks than this for each connection are not worth another one.
+const MIN_SHARE: u64 = 2;
+
+/// What became of a route.
+#[derive(Default)]
+pub(crate) struct RouteFate {
+    /// It is not used any more in this run.
+    pub(crate) is_gone: bool,
+    /// What went wrong last.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// The connections of an attempt.
+pub(super) struct Connections<'s> {
+    shared: &'s Shared<'s>,
+    fates: &'s mut [RouteFate],
+    running: FuturesUnordered<Abortable<Job<'s>>>,
+    slots: BTreeMap<usize, Slot>,
+    growth: Vec<Growth>,
+    next_id: usize,
+}
+
+type Job<'s> = Pin<Box<dyn Future<Output = (usize, Result<(), Failure>)> + 's>>;
+
+struct Slot {
+    route: usize,
+    phase: Rc<Cell<Phase>>,
+    walk: Rc<Cell<Duration>>,
+    /// How often it failed since it brought something.
+    failed: u32,
+    /// What its route had brought when it began.
+    before: u64,
+    has_stood: bool,
+    abort: AbortHandle,
+}
+
+impl<'s> Connections<'s> {
+    /// Goes on with the chain whose origin answered first.
+    pub(super) fn new(
+        shared: &'s Shared<'s>,
+        fates: &'s mut [RouteFate],
+        standing: Standing<'s>,
+    ) -> Connections<'s> {
+        let growth = fates.iter().map(|_| Growth::default()).collect();
+        let mut connections = Connections {
+            shared,
+            fates,
+            running: FuturesUnordered::new(),
+            slots: BTreeMap::new(),
+            growth,
+            next_id: 0,
+        };
+        let route = shared.authority.route;
+        connections.spawn(route, Phase::Working, |worker| Box::pin(worker.go_on(standing)));
+        connections
+    }
+
+    /// Adds the connections that are wanted from the beginning, on all routes, as far as there is work for them.
+    pub(super) fn start_all(&mut self) {
+        for route in 0..self.fates.len() {
+            match self.fates.get(route).map(|fate| (fate.is_gone, fate.failure.is_some())) {
+                // It failed a moment ago, when it was asked first.
+                Some((false, true)) => self.add_later(route, 0, false),
+                _ => self.start(route),
+            }
+        }
+    }
+
+    fn start(&mut self, route: usize) {
+        let wanted = match self.shared.plan.connections {
+            Wanted::Auto => 1,
+            Wanted::Fixed(count) => count,
+        };
+        while self.of(route).count() < wanted && self.has_work_for_more() {
+            if !self.add(route) {
+                break;
+            }
+        }
+    }
+
+    fn has_work_for_more(&self) -> bool {
+        self.slots.len() < MAX_CONNECTIONS
+            && self.shared.queue.free() >= MIN_SHARE * (self.slots.len() as u64 + 1)
+    }
+
+    fn add(&mut self, route: usize) -> bool {
+        if self.fates.get(route).is_none_or(|fate| fate.is_gone) {
+            return false;
+        }
+        let tells = self.of(route).count() == 0;
+        self.spawn(route, Phase::Dialling, |worker| Box::pin(worker.join(Duration::ZERO, tells)));
+        true
+    }
+
+    /// Whether a connection that has failed so often in turn is tried once more. While others go on there is no hurry to give up.
+    fn may_try_again(&self, failed: u32) -> bool {
+        self.shared.plan.retry.retries.is_none_or(|most| failed < most)
+    }
+
+    /// Adds a connection after a pause.
+    fn add_later(&mut self, route: usize, failed: u32, has_stood: bool) {
+        let tells = self.of(route).count() == 0;
+        self.spawn(route, Phase::Pausing, |worker| Box::pin(worker.join(pause_after(failed), tells)));
+        if let Some(slot) = self.slots.get_mut(&(self.next_id - 1)) {
+            (slot.failed, slot.has_stood) = (failed + 1, has_stood);
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        route: usize,
+        phase: Phase,
+        work: impl FnOnce(Worker<'s>) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 's>>,
+    ) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let (phase, walk) = (Rc::new(Cell::new(phase)), Rc::new(Cell::new(Duration::ZERO)));
+        let worker = Worker::new(self.shared, id, route, Rc::clone(&phase), Rc::clone(&walk));
+        let work = work(worker);
+        let job: Job<'s> = Box::pin(async move { (id, work.await) });
+        let (abort, registration) = AbortHandle::new_pair();
+        self.running.push(Abortable::new(job, registration));
+        let before = self.brought(route);
+        self.slots.insert(id, Slot { route, phase, walk, failed: 0, before, has_stood: false, abort });
+        self.shared.verifiers.serve(self.slots.len());
+    }
+
+    fn of(&self, route: usize) -> impl Iterator<Item = &Slot> {
+        self.slots.values().filter(move |slot| slot.route == route)
+    }
+
+    fn brought(&self, route: usize) -> u64 {
+        self.shared.brought.borrow().get(route).copied().unwrap_or_default()
+    }
+
+    /// Waits until a connection has ended, and does what follows from that.
+    ///
+    /// # Errors
+    /// Why the attempt cannot go on.
+    pub(super) async fn next(&mut self) -> Result<(), Failure> {
+        loop {
+            match self.running.next().await {
+                Some(Ok((id, ended))) => {
+                    let Some(slot) = self.slots.remove(&id) else { continue };
+                    return match ended {
+                        Ok(()) => Ok(()),
+                        Err(failure) => self.lost(slot, failure),
+                    };
+                }
+                Some(Err(Aborted)) => {}
+                // The last one that ended has ended the attempt.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn lost(&mut self, mut slot: Slot, failure: Failure) -> Result<(), Failure> {
+        let route = slot.route;
+        let is_authority = route == self.shared.authority.route;
+        match &failure {
+            Failure::Local { .. } | Failure::Usage(_) => return Err(failure),
+            // The version that is fetched is no more; another attempt finds out what is.
+            Failure::Broken { error: AnswerError::Changed, .. } if is_authority => return Err(failure),
+            _ => {}
+        }
+        slot.has_stood |= slot.phase.get() == Phase::Working;
+        let others = self.of(route).filter(|other| other.phase.get() != Phase::Pausing).count();
+        if !may_change(&failure) || matches!(failure, Failure::OtherVersion { .. }) {
+            return self.drop_route(route, failure);
+        }
+        if others > 0 && !slot.has_stood {
+            // Tunnels and busy nodes let only so many in; those that are in are enough.
+            if let Some(growth) = self.growth.get_mut(route) {
+                growth.is_settled = true;
+            }
+            return Ok(());
+        }
+        let failed = if self.brought(route) > slot.before { 0 } else { slot.failed };
+        if others == 0 && (self.is_alive() || self.has_untried(route)) {
+            let pause = self.may_try_again(failed).then(|| pause_after(failed));
+            self.shared.reporter.route_lost(self.shared.plan, route, &failure, pause);
+        }
+        if let Some(fate) = self.fates.get_mut(route) {
+            fate.failure = Some(failure);
+        }
+        if self.may_try_again(failed) {
+            self.add_later(route, failed, slot.has_stood);
+        }
+        self.go_on()
+    }
+
+    /// A route is of no use any more: its chunks are damaged, it has another file, or it refuses for good.
+    ///
+    /// # Errors
+    /// Why the attempt cannot go on.
+    pub(super) fn drop_route(&mut self, route: usize, failure: Failure) -> Result<(), Failure> {
+        for slot in self.slots.values().filter(|slot| slot.route == route) {
+            slot.abort.abort();
+        }
+        self.slots.retain(|_, slot| slot.route != route);
+        if !is_last(self.fates, route) {
+            self.shared.reporter.route_lost(self.shared.plan, route, &failure, None);
+        }
+        blame(self.fates, route, failure);
+        self.go_on()
+    }
+
+    /// Whether a connection works or is being built.
+    fn is_alive(&self) -> bool {
+        self.slots.values().any(|slot| slot.phase.get() != Phase::Pausing)
+    }
+
+    /// Whether a route besides this one has not been tried in this attempt.
+    fn has_untried(&self, besides: usize) -> bool {
+        (0..self.fates.len()).any(|route| route != besides && self.is_untried(route))
+    }
+
+    fn is_untried(&self, route: usize) -> bool {
+        self.fates.get(route).is_some_and(|fate| !fate.is_gone && fate.failure.is_none())
+            && self.of(route).count() == 0
+            && !self.shared.plan.is_stream()
+    }
+
+    fn go_on(&mut self) -> Result<(), Failure> {
+        if self.is_alive() {
+            return Ok(());
+        }
+        for route in 0..self.fates.len() {
+            if self.is_untried(route) {
+                self.add(route);
+            }
+        }
+        if self.is_alive() { Ok(()) } else { Err(Failure::no_route(self.fates)) }
+    }
+
+    /// Adds connections to routes over long paths while they bring more.
+    pub(super) fn adapt(&mut self) {
+        if self.shared.plan.connections != Wanted::Auto || self.shared.plan.is_stream() {
+            return;
+        }
+        for route in 0..self.fates.len() {
+            let (working, walk) = self.working(route);
+            let is_settling = self.of(route).count() > working;
+            let (brought, free) = (self.brought(route), self.shared.queue.free());
+            let Some(growth) = self.growth.get_mut(route) else { continue };
+            match growth.look(working, walk, is_settling, brought, free) {
+                Change::None => {}
+                Change::Add(more) => (0..more).for_each(|_| {
+                    if self.has_work_for_more() {
+                        self.add(route);
+                    }
+                }),
+                Change::Leave(count) => self.retire_to(route, count),
+            }
+        }
+    }
+
+    /// How many connections of a route work, and how long its chain takes to build.
+    fn working(&self, route: usize) -> (usize, Duration) {
+        let working = self.of(route).filter(|slot| slot.phase.get() == Phase::Working);
+        working.fold((0, Duration::ZERO), |(count, walk), slot| (count + 1, walk.max(slot.walk.get())))
+    }
+
+    fn retire_to(&self, route: usize, count: usize) {
+        let of_route = self.slots.iter().filter(|(_, slot)| slot.route == route);
+        of_route.skip(count).for_each(|(id, _)| self.shared.queue.retire(*id));
+    }
+
+    /// What each route has brought and how many connections it has.
+    pub(super) fn shares(&self) -> Vec<RouteShare> {
+        if self.fates.len() < 2 && self.slots.len() < 2 {
+            return Vec::new();
+        }
+        let routes = 0..self.fates.len();
+        routes
+            .map(|route| RouteShare {
+                route: route + 1,
+                bytes: self.brought(route),
+                connections: self.working(route).0,
+            })
+            .collect()
+    }
+}
+
+/// Leaves a route out for the rest of the run, unless it is the last one: that is tried again as long as a lonely one would be.
+pub(super) fn blame(fates: &mut [RouteFate], route: usize, failure: Failure) {
+    let is_gone = !is_last(fates, route);
+    if let Some(fate) = fates.get_mut(route) {
+        *fate = RouteFate { is_gone, failure: Some(failure) };
+    }
+}
+
+fn is_last(fates: &[RouteFate], route: usize) -> bool {
+    let mut others = fates.iter().enumerate().filter(|(other, _)| *other != route);
+    others.all(|(_, fate)| fate.is_gone)
+}
+
+/// Whether more connections bring more.
+#[derive(Default)]
+struct Growth {
+    /// Since when, and from how many bytes on, it is measured.
+    since: Option<(Instant, u64)>,
+    /// With how many connections, and at how many bytes a second, it was before the last ones were added.
+    before: Option<(usize, f64)>,
+    is_settled: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    None,
+    /// So many more.
+    Add(usize),
+    /// Only so many stay.
+    Leave(usize),
+}
+
+/// How long a rate is measured, at least.
+const WINDOW: Duration = Duration::from_secs(1);
+/// A chain that is built faster leads over short links, where one connection brings all there is.
+const LONG_PATH: Duration = Duration::from_millis(20);
+/// Twice the connections must bring so much more to be kept.
+const MIN_GAIN: f64 = 1.1;
+/// Connections are not added for what comes sooner anyway. Seconds.
+const MIN_LEFT: f64 = 2.0;
+
+impl Growth {
+    fn look(&mut self, working: usize, walk: Duration, is_settling: bool, brought: u64, free: u64) -> Change {
+        if self.is_settled || working == 0 || is_settling || walk < LONG_PATH {
+            self.since = None;
+            return Change::None;
+        }
+        let Some((since, from)) = self.since else {
+            self.since = Some((Instant::now(), brought));
+            return Change::None;
+        };
+        let window = since.elapsed();
+        if window < WINDOW.max(walk * 4) {
+            return Change::None;
+        }
+        self.since = None;
+        let rate = brought.saturating_sub(from) as f64 / window.as_secs_f64();
+        if let Some((count, _)) = self.before.filter(|(_, before)| rate < before * MIN_GAIN) {
+            self.is_settled = true;
+            return Change::Leave(count);
+        }
+        let more = working.min(MAX_AUTO.saturating_sub(working));
+        if more == 0 {
+            self.is_settled = true;
+            return Change::None;
+        }
+        if free as f64 * CHUNK_LEN as f64 / rate.max(1.0) < MIN_LEFT {
+            return Change::None;
+        }
+        self.before = Some((working, rate));
+        Change::Add(more)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets a path that brings `rate(connections)` bytes a second be looked at until nothing changes; how many it comes to.
+    async fn settle(walk: Duration, rate: impl Fn(usize) -> f64) -> usize {
+        let (mut growth, mut connections, mut brought) = (Growth::default(), 1_usize, 0.0);
+        for _ in 0..200 {
+            match growth.look(connections, walk, false, brought as u64, 1 << 20) {
+                Change::None => {}
+                Change::Add(more) => connections += more,
+                Change::Leave(count) => connections = count,
+            }
+            let tick = Duration::from_millis(250);
+            tokio::time::advance(tick).await;
+            brought += rate(connections) * tick.as_secs_f64();
+        }
+        connections
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_grow_while_they_bring_more() {
+        let long = Duration::from_millis(90);
+        assert_eq!(settle(long, |n| 1e6 * n as f64).await, MAX_AUTO);
+        assert_eq!(settle(long, |n| 1e6 * n.min(4) as f64).await, 4);
+        assert_eq!(settle(long, |_| 1e7).await, 1);
+        assert_eq!(settle(Duration::from_millis(3), |n| 1e6 * n as f64).await, 1);
+    }
+}

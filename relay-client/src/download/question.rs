@@ -1,0 +1,116 @@
+//! The first request of an attempt, which goes out right behind the `open`, and the routes' race for its answer.
+
+use super::queue::FIRST_SEGMENT;
+use crate::failure::Failure;
+use crate::plan::Plan;
+use crate::progress::Reporter;
+use crate::session::{Session, request};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use relay_proto::chunk::AskedRange;
+use relay_proto::code::Status;
+use relay_proto::file::{Conditions, EntityTag, Get, Hashes, Head, RequestedName, Stat};
+use std::ops::Range;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// What an attempt asks first.
+#[derive(Debug, Clone)]
+pub(super) enum Question {
+    /// The file, of which nothing is here, from its first chunks on.
+    Whole(Conditions),
+    /// These chunks of the version that was begun.
+    Missing(Range<u64>, EntityTag),
+    /// The hashes, for there is a local file that may have some of the chunks.
+    Hashes(Conditions),
+    /// Whether the version of which everything is here is still what the origin has.
+    Stat,
+}
+
+impl Question {
+    pub(super) fn frame(&self, name: RequestedName) -> Result<Vec<u8>, Failure> {
+        match self {
+            Question::Whole(conditions) => {
+                let range = Some(AskedRange { first: 0, end: Some(FIRST_SEGMENT) });
+                request(&Get { name, range, conditions: conditions.clone() })
+            }
+            Question::Missing(run, tag) => chunks(name, run, tag),
+            Question::Hashes(conditions) => {
+                request(&Hashes { name, range: None, conditions: conditions.clone() })
+            }
+            Question::Stat => request(&Stat { name }),
+        }
+    }
+}
+
+/// A request for some chunks of one version.
+pub(super) fn chunks(name: RequestedName, run: &Range<u64>, tag: &EntityTag) -> Result<Vec<u8>, Failure> {
+    let range = Some(AskedRange { first: run.start, end: Some(run.end) });
+    let conditions = Conditions { if_match: Some(tag.clone()), ..Conditions::default() };
+    request(&Get { name, range, conditions })
+}
+
+/// The first origin that answered.
+pub(super) struct Answered<'a> {
+    pub(super) route: usize,
+    pub(super) session: Session<'a>,
+    pub(super) head: Head,
+}
+
+/// How long a route may take to answer before the next one is tried as well.
+const HEAD_START: Duration = Duration::from_secs(1);
+
+/// Asks the origins of the `usable` routes, one after the other, the next one as soon as the one before failed or took long. The first
+/// answer counts; a refusal is none. Returns also why the routes before did not answer.
+pub(super) async fn ask<'a>(
+    plan: &'a Plan,
+    reporter: &Reporter,
+    usable: &[usize],
+    question: &Question,
+) -> (Option<Answered<'a>>, Vec<(usize, Failure)>) {
+    let (mut waiting, mut failures) = (usable.iter().copied(), Vec::new());
+    let mut asking = FuturesUnordered::new();
+    asking.extend(waiting.next().map(|route| ask_one(plan, reporter, route, question)));
+    let mut next_at = Instant::now() + HEAD_START;
+    loop {
+        let has_more = waiting.len() > 0;
+        tokio::select! {
+            biased;
+            Some((route, answered)) = asking.next() => match answered {
+                Ok(answered) => return (Some(answered), failures),
+                Err(failure) => {
+                    if has_more {
+                        reporter.route_lost(plan, route, &failure, None);
+                    }
+                    failures.push((route, failure));
+                }
+            },
+            () = sleep_until(next_at), if has_more => {}
+            else => return (None, failures),
+        }
+        asking.extend(waiting.next().map(|route| ask_one(plan, reporter, route, question)));
+        next_at = Instant::now() + HEAD_START;
+    }
+}
+
+async fn ask_one<'a>(
+    plan: &'a Plan,
+    reporter: &Reporter,
+    number: usize,
+    question: &Question,
+) -> (usize, Result<Answered<'a>, Failure>) {
+    let answered = async {
+        let route = plan.route(number);
+        let first = question.frame(route.file().clone())?;
+        let label = plan.label(number);
+        let mut session = Session::walk(route, plan.silence, plan.congestion, &first, |step| {
+            reporter.step(label, step, route);
+        })
+        .await?;
+        let head = session.head().await?;
+        let is_answer = matches!(head.status, Status::PRECONDITION_FAILED | Status::RANGE_NOT_SATISFIABLE)
+            || head.status.code() < 400;
+        if is_answer { Ok(Answered { route: number, session, head }) } else { Err(session.refused(&head)) }
+    };
+    (number, answered.await)
+}

@@ -1,0 +1,183 @@
+//! What of the file is here already: in a part file that an earlier run left, or under the final name as an older version.
+
+use super::Download;
+use super::End;
+use super::output::Output;
+use super::question::Question;
+use crate::event::Event;
+use crate::failure::Failure;
+use crate::journal::{Entry, Journal};
+use crate::part_file::{PartFile, file_time};
+use crate::plan::Target;
+use crate::scan::Scan;
+use crate::show;
+use filetime::FileTime;
+use relay_proto::chunk::{CHUNK_LEN, chunk_len};
+use relay_proto::digest::{ChunkHash, FileHash};
+use relay_proto::file::{Conditions, FileFacts, Size, SizeAndTime, Timestamp};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+impl Download<'_> {
+    /// Finds what an earlier run left.
+    pub(super) async fn look_at_part(&mut self) -> Result<(), Failure> {
+        let Target::File(target) = &self.plan.target else { return Ok(()) };
+        if !PartFile::is_there(target) {
+            return Ok(());
+        }
+        let part = PartFile::open(target)?;
+        let held = Journal::read(part.journal_path());
+        self.output = Some(Output::part(part)?);
+        let Some(held) = held else { return Ok(()) };
+        let found = self.scan_part(&held.file, held.chunks).await?;
+        if !found.is_empty() {
+            self.place(&found);
+            self.version = Some(held.file);
+            self.resumed = true;
+        }
+        Ok(())
+    }
+
+    /// The first request when no version was begun: a local copy may make the rest needless.
+    pub(super) fn question_at_first(&self) -> Question {
+        let local = match &self.plan.target {
+            Target::File(path) => size_and_time(path),
+            _ => None,
+        };
+        let Some(local) = local else { return Question::Whole(Conditions::default()) };
+        let by_hash = self.plan.checksum || self.plan.expected.is_some();
+        let conditions = Conditions { unless_same: (!by_hash).then_some(local), ..Conditions::default() };
+        // A file of one chunk is fetched again sooner than it is compared.
+        if by_hash || local.size.bytes() > CHUNK_LEN {
+            Question::Hashes(conditions)
+        } else {
+            Question::Whole(conditions)
+        }
+    }
+
+    /// Begins `version`, whose chunks' hashes are `wanted`, with all of it that is here; or says that the local copy is the same.
+    pub(super) async fn prepare(
+        &mut self,
+        version: &FileFacts,
+        wanted: Vec<Entry>,
+    ) -> Result<Option<End>, Failure> {
+        let size = version.size.bytes();
+        let in_target = self.scan_target(version, &wanted).await?;
+        if let Some(in_target) = in_target.as_ref().filter(|found| found.len() == wanted.len()) {
+            let hashes: Vec<ChunkHash> = in_target.iter().map(|(_, hash)| *hash).collect();
+            let hash = FileHash::of_chunks(&hashes);
+            if self.plan.expected.is_none_or(|expected| expected == hash) {
+                self.renew_time(version.modified);
+                return Ok(Some(self.same("hash", Some(hash))));
+            }
+        }
+        self.begin(version).await?;
+        self.reuse(version, wanted, in_target).await?;
+        let here = self.placed.bytes(size);
+        if here > 0 {
+            let (here, size) = (show::bytes(here), show::bytes(size));
+            self.reporter.note(format!("{here} of {size} are here already"));
+        }
+        Ok(None)
+    }
+
+    /// Finds which of the wanted chunks the part file has, and copies further ones from the target's old version into it.
+    async fn reuse(
+        &mut self,
+        version: &FileFacts,
+        wanted: Vec<Entry>,
+        in_target: Option<Vec<Entry>>,
+    ) -> Result<(), Failure> {
+        let in_part = self.scan_part(version, wanted.clone()).await?;
+        self.place(&in_part);
+        let mut wanted = in_target.unwrap_or(wanted);
+        wanted.retain(|(index, _)| !self.placed.has(*index));
+        let (Some(part), Some((path, file))) = (self.part(), self.old_target()) else { return Ok(()) };
+        let copy_to = Some(part.file()?);
+        let part_path = part.path().to_owned();
+        let found = self.scan(&path, file, version, wanted, copy_to).await;
+        self.place(&found.map_err(|e| Failure::local("write", &part_path, e))?);
+        Ok(())
+    }
+
+    /// Which of the wanted chunks the target's old version has, when that can be all of them.
+    async fn scan_target(
+        &self,
+        version: &FileFacts,
+        wanted: &[Entry],
+    ) -> Result<Option<Vec<Entry>>, Failure> {
+        let Some((path, file)) = self.old_target() else { return Ok(None) };
+        if file.metadata().map_or(0, |meta| meta.len()) != version.size.bytes() {
+            return Ok(None);
+        }
+        let found = self.scan(&path, file, version, wanted.to_vec(), None).await;
+        found.map(Some).map_err(|e| Failure::local("read", &path, e))
+    }
+
+    async fn scan_part(&self, version: &FileFacts, wanted: Vec<Entry>) -> Result<Vec<Entry>, Failure> {
+        let Some(part) = self.part() else { return Ok(Vec::new()) };
+        let file = part.file()?;
+        if file.metadata().map_or(0, |meta| meta.len()) == 0 {
+            return Ok(Vec::new());
+        }
+        let found = self.scan(part.path(), file, version, wanted, None).await;
+        found.map_err(|e| Failure::local("read", part.path(), e))
+    }
+
+    async fn scan(
+        &self,
+        path: &Path,
+        file: File,
+        version: &FileFacts,
+        wanted: Vec<Entry>,
+        copy_to: Option<File>,
+    ) -> io::Result<Vec<Entry>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let file_size = version.size.bytes();
+        let size = wanted.iter().map(|(index, _)| chunk_len(file_size, *index)).sum();
+        self.reporter.event(&Event::Checking { path: show::path(path), size });
+        Scan { file, file_size, wanted, copy_to }.run(self.reporter).await
+    }
+
+    /// The regular file that has the final name now.
+    fn old_target(&self) -> Option<(PathBuf, File)> {
+        let Target::File(path) = &self.plan.target else { return None };
+        fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+        Some((path.clone(), File::open(path).ok()?))
+    }
+
+    pub(super) fn place(&mut self, found: &[Entry]) {
+        let keeper = self.output.as_mut().and_then(|output| output.keeper.as_mut());
+        if let Some(keeper) = keeper {
+            found.iter().for_each(|entry| keeper.placed(*entry));
+        }
+        found.iter().for_each(|(index, hash)| self.placed.set(*index, *hash));
+    }
+
+    /// The content is the same and its time is not: a quick look shall see that next time.
+    fn renew_time(&self, modified: Timestamp) {
+        if let Target::File(path) = &self.plan.target {
+            let _ = filetime::set_file_mtime(path, file_time(modified));
+        }
+    }
+
+    pub(super) fn same(&self, by: &'static str, hash: Option<FileHash>) -> End {
+        if let Some(path) = self.plan.target.path() {
+            let size = fs::metadata(path).map_or(0, |meta| meta.len());
+            let hash = hash.map(|hash| hash.to_string());
+            self.reporter.event(&Event::Same { path: show::path(path), size, by, hash });
+        }
+        End::Same
+    }
+}
+
+/// What a quick look compares; none when there is no such file.
+fn size_and_time(path: &Path) -> Option<SizeAndTime> {
+    let meta = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let time = FileTime::from_last_modification_time(&meta);
+    let modified = Timestamp::new(time.unix_seconds(), time.nanoseconds())?;
+    Some(SizeAndTime { size: Size::try_from(meta.len()).ok()?, modified })
+}
