@@ -80,7 +80,11 @@ impl Node {
                 idle: config.idle_timeout,
                 congestion: config.congestion,
             },
-            origin: Origin { root, index: Arc::new(HashIndex::new(HASH_INDEX_BYTES)) },
+            origin: Origin {
+                root,
+                index: Arc::new(HashIndex::new(HASH_INDEX_BYTES)),
+                buffers: Arc::default(),
+            },
             origin_limits: OriginLimits { request: config.keep_alive_timeout, progress: config.idle_timeout },
             http: Arc::new(face),
             stop,

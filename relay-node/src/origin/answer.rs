@@ -125,9 +125,10 @@ fn to_get(get: &Get, origin: &Origin, held: Option<Held>) -> Result<Answer, Head
     let (len, mut rest) = (chunks.bytes(source.size()), chunks.first()..chunks.end());
     match (len, rest.next(), rest.next()) {
         (1..=SMALL_BODY, Some(chunk), None) => {
-            let loaded = source.load(chunk, 0, source.known(chunk), Vec::new());
-            answer.bytes.extend_from_slice(&loaded.bytes);
-            answer.broken = Some(loaded.state).filter(|state| *state != ChunkState::Good);
+            let mut bytes = Vec::new();
+            let state = source.load(chunk, source.known(chunk), &mut bytes);
+            answer.bytes.extend_from_slice(&bytes);
+            answer.broken = Some(state).filter(|state| *state != ChunkState::Good);
         }
         _ => answer.rest = Rest::Chunks(source, chunks),
     }

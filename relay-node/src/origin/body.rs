@@ -4,12 +4,15 @@
 //! the blocking pool while the chunk before it was sent. Reading twice costs less than copying: the second time nobody
 //! touches the bytes, and a slow reader holds no memory.
 //!
-//! Otherwise the chunk is read into memory, one ahead of the one that is being written, so that a transfer holds at most two: for
-//! a stream that is no plain socket, for a file that changed a moment ago (only then are the bytes that are sent surely those
-//! that were hashed), and where sending would wait for a disk.
+//! Otherwise the chunk is read into memory: for a stream that is no plain socket, for a file that changed a moment ago (only then are
+//! the bytes that are sent surely those that were hashed), and where sending would wait for a disk. It comes into a large
+//! buffer, one chunk ahead of the one that is being written, as long as there are such buffers: all answers share a
+//! few ([`super::buffers`]). Without one a chunk is read, hashed and written in small pieces, which is slower and never waits
+//! for another reader.
 
+use super::buffers::{Buffer, Buffers};
 use super::outlet::Outlet;
-use super::source::{Loaded, Source};
+use super::source::Source;
 use super::{OriginError, OriginRecord};
 use relay_proto::chunk::{CHUNK_LEN, ChunkRange, ChunkState, Trailer};
 use relay_proto::digest::ChunkHash;
@@ -19,28 +22,32 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Trailers that are known are written together, so many bytes of them at once.
 const TRAILER_BATCH: usize = 16 * 1024;
+/// What stands for bytes that cannot be had.
+static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
 /// Sends the chunks of a range; after a chunk that is not good nothing follows.
 pub(super) async fn send_chunks<S: AsyncWrite + Unpin + 'static>(
     outlet: &mut Outlet<'_, S>,
     source: &Arc<Source>,
+    buffers: &Arc<Buffers>,
     chunks: ChunkRange,
 ) -> Result<(), OriginError> {
-    let mut reader = ReadAhead { source, by_kernel: outlet.can_send_files(), spare: Vec::new() };
+    let reader = ReadAhead { source, buffers, by_kernel: outlet.can_send_files() };
     let mut next = (!chunks.is_empty()).then(|| reader.start(chunks.first()));
     let mut chunk = chunks.first();
     while let Some(coming) = next.take() {
-        let supply = reader.finish(chunk, coming).await;
+        let supply = ReadAhead::finish(coming).await;
         if chunk + 1 < chunks.end() {
             next = Some(reader.start(chunk + 1));
         }
         let state = match supply {
-            Supply::InFile(hash) => send_from_file(outlet, &mut reader, chunk, hash).await?,
-            Supply::InMemory(loaded) => {
-                outlet.write_all(&loaded.bytes).await?;
-                reader.spare = loaded.bytes;
-                loaded.state
+            Supply::InFile(hash) => send_from_file(outlet, source, chunk, hash).await?,
+            Supply::InMemory(buffer, state) => {
+                outlet.write_all(&buffer.bytes).await?;
+                state
             }
+            Supply::InPieces(known) => send_in_pieces(outlet, source, chunk, 0, known).await?,
+            Supply::Missing(state) => send_missing(outlet, source.chunk_len(chunk), state).await?,
         };
         if state != ChunkState::Good {
             note_broken(outlet.record, state);
@@ -92,22 +99,61 @@ pub(super) fn note_broken(record: &mut OriginRecord, state: ChunkState) {
 /// Sends a chunk within the kernel; what the kernel does not send is read and written.
 async fn send_from_file<S: AsyncWrite + Unpin + 'static>(
     outlet: &mut Outlet<'_, S>,
-    reader: &mut ReadAhead<'_>,
+    source: &Arc<Source>,
     chunk: u64,
     hash: ChunkHash,
 ) -> Result<ChunkState, OriginError> {
-    let source = reader.source;
     let len = source.chunk_len(chunk);
     let sent = outlet.send_file(source.file(), chunk * CHUNK_LEN, len).await?;
     if sent < len {
-        let rest = reader.load(chunk, sent, Some(hash));
-        let rest = rest.await.unwrap_or_else(|_| source.missing(chunk, sent, ChunkState::ReadError));
-        outlet.write_all(&rest.bytes).await?;
-        return Ok(rest.state);
+        return send_in_pieces(outlet, source, chunk, sent, Some(hash)).await;
     }
     let state = source.state();
     let trailer = if state == ChunkState::Good { Trailer { state, hash } } else { Trailer::bad(state) };
     outlet.write_all(&trailer.encode()).await?;
+    Ok(state)
+}
+
+/// Reads, hashes and sends a chunk without its first `skip` bytes, a piece at a time. With `skip` its hash must be `known`.
+async fn send_in_pieces<S: AsyncWrite + Unpin + 'static>(
+    outlet: &mut Outlet<'_, S>,
+    source: &Arc<Source>,
+    chunk: u64,
+    skip: usize,
+    known: Option<ChunkHash>,
+) -> Result<ChunkState, OriginError> {
+    let mut progress = source.begin(chunk, skip, known);
+    let mut piece = Vec::new();
+    while progress.left() > 0 {
+        let left = progress.left();
+        let job = Arc::clone(source);
+        let read = spawn_blocking(move || job.read_piece(progress, piece)).await;
+        // A job that panicked says nothing about the file; the client is told that it could not be read.
+        let read = read.unwrap_or(Err(ChunkState::ReadError));
+        (progress, piece) = match read {
+            Ok((progress, piece)) => (progress, piece),
+            Err(state) => return send_missing(outlet, left, state).await,
+        };
+        outlet.write_all(&piece).await?;
+    }
+    let trailer = source.end(progress);
+    outlet.write_all(&trailer.encode()).await?;
+    Ok(trailer.state)
+}
+
+/// What stands for the last `len` bytes of a chunk that cannot be had: zeros, and a trailer that says why.
+async fn send_missing<S: AsyncWrite + Unpin + 'static>(
+    outlet: &mut Outlet<'_, S>,
+    len: usize,
+    state: ChunkState,
+) -> Result<ChunkState, OriginError> {
+    let mut left = len;
+    while left > 0 {
+        let zeros = ZEROS.get(..left).unwrap_or(&ZEROS);
+        outlet.write_all(zeros).await?;
+        left -= zeros.len();
+    }
+    outlet.write_all(&Trailer::bad(state).encode()).await?;
     Ok(state)
 }
 
@@ -116,44 +162,55 @@ enum Supply {
     /// In the page cache, and this is their hash.
     InFile(ChunkHash),
     /// Here, with the trailer behind them.
-    InMemory(Loaded),
+    InMemory(Buffer, ChunkState),
+    /// In the file still. The hash may be known.
+    InPieces(Option<ChunkHash>),
+    /// Nowhere.
+    Missing(ChunkState),
 }
 
 /// A chunk on its way.
 enum Coming {
     /// Nothing is left to do.
-    Known(ChunkHash),
+    Here(Supply),
     Hashing(JoinHandle<Trailer>),
-    Loading(JoinHandle<Loaded>),
+    Loading(JoinHandle<(Buffer, ChunkState)>),
 }
 
 /// Gets chunks ready, one ahead of the one that is being sent.
 struct ReadAhead<'a> {
     source: &'a Arc<Source>,
+    buffers: &'a Arc<Buffers>,
     by_kernel: bool,
-    /// The buffer of the chunk that was written last.
-    spare: Vec<u8>,
 }
 
 impl ReadAhead<'_> {
-    fn start(&mut self, chunk: u64) -> Coming {
-        match self.source.known(chunk) {
-            Some(hash) if self.by_kernel && self.source.is_cached(chunk) => Coming::Known(hash),
+    fn start(&self, chunk: u64) -> Coming {
+        let known = self.source.known(chunk);
+        match known {
+            Some(hash) if self.by_kernel && self.source.is_cached(chunk) => {
+                Coming::Here(Supply::InFile(hash))
+            }
             None if self.by_kernel && self.source.is_settled() => Coming::Hashing(self.hash(chunk)),
-            known => Coming::Loading(self.load(chunk, 0, known)),
+            known => match self.buffers.try_take() {
+                Some(buffer) => Coming::Loading(self.load(chunk, known, buffer)),
+                None => Coming::Here(Supply::InPieces(known)),
+            },
         }
     }
 
-    async fn finish(&self, chunk: u64, coming: Coming) -> Supply {
+    async fn finish(coming: Coming) -> Supply {
         // A job that panicked says nothing about the file; the client is told that it could not be read.
-        let failed = || self.source.missing(chunk, 0, ChunkState::ReadError);
         match coming {
-            Coming::Known(hash) => Supply::InFile(hash),
-            Coming::Loading(job) => Supply::InMemory(job.await.unwrap_or_else(|_| failed())),
+            Coming::Here(supply) => supply,
+            Coming::Loading(job) => match job.await {
+                Ok((buffer, state)) => Supply::InMemory(buffer, state),
+                Err(_) => Supply::Missing(ChunkState::ReadError),
+            },
             Coming::Hashing(job) => match job.await {
                 Ok(Trailer { state: ChunkState::Good, hash }) => Supply::InFile(hash),
-                Ok(bad) => Supply::InMemory(self.source.missing(chunk, 0, bad.state)),
-                Err(_) => Supply::InMemory(failed()),
+                Ok(bad) => Supply::Missing(bad.state),
+                Err(_) => Supply::Missing(ChunkState::ReadError),
             },
         }
     }
@@ -163,9 +220,16 @@ impl ReadAhead<'_> {
         spawn_blocking(move || source.computed_trailer(chunk))
     }
 
-    fn load(&mut self, chunk: u64, skip: usize, known: Option<ChunkHash>) -> JoinHandle<Loaded> {
+    fn load(
+        &self,
+        chunk: u64,
+        known: Option<ChunkHash>,
+        mut buffer: Buffer,
+    ) -> JoinHandle<(Buffer, ChunkState)> {
         let source = Arc::clone(self.source);
-        let buffer = std::mem::take(&mut self.spare);
-        spawn_blocking(move || source.load(chunk, skip, known, buffer))
+        spawn_blocking(move || {
+            let state = source.load(chunk, known, &mut buffer.bytes);
+            (buffer, state)
+        })
     }
 }

@@ -7,6 +7,7 @@
 //!   answer    what an answer begins with: finds the file, checks the conditions, makes the head   (blocking)
 //!   source    one open file: reads its chunks, hashes them, notices that it changed               (blocking)
 //!   body      chunk after chunk, hashed one ahead; into a socket by sendfile, else by a copy
+//!   buffers   the few large buffers for such copies
 //!   index     the hashes of all files, kept by identity
 //!   outlet    bytes to the stream, with the limit for a reader that takes none
 //! ```
@@ -16,11 +17,13 @@
 
 mod answer;
 mod body;
+mod buffers;
 mod index;
 mod outlet;
 mod session;
 mod source;
 
+pub use buffers::Buffers;
 pub use index::{DEFAULT_INDEX_BYTES, HashIndex};
 pub use session::serve;
 
@@ -38,6 +41,8 @@ pub struct Origin {
     pub root: Arc<DocumentRoot>,
     /// What is known of their chunks.
     pub index: Arc<HashIndex>,
+    /// Room for the chunks that cannot go within the kernel.
+    pub buffers: Arc<Buffers>,
 }
 
 /// How long an origin waits.

@@ -92,7 +92,7 @@ async fn answer<S: AsyncWrite + Unpin + 'static>(
 ) -> Result<Option<Held>, OriginError> {
     outlet.record.requests += 1;
     outlet.record.name = Some(clean(request.name().as_str(), LOGGED_NAME));
-    let origin = origin.clone();
+    let (buffers, origin) = (&origin.buffers, origin.clone());
     let answer = spawn_blocking(move || Answer::to(&request, &origin, held)).await;
     let answer =
         answer.unwrap_or_else(|_| Answer::failure(Status::INTERNAL, "the origin failed; its log says how"));
@@ -103,7 +103,7 @@ async fn answer<S: AsyncWrite + Unpin + 'static>(
     }
     match answer.rest {
         Rest::Nothing => {}
-        Rest::Chunks(source, chunks) => body::send_chunks(outlet, &source, chunks).await?,
+        Rest::Chunks(source, chunks) => body::send_chunks(outlet, &source, buffers, chunks).await?,
         Rest::Hashes(source, chunks) => body::send_hashes(outlet, &source, chunks).await?,
     }
     outlet.flush().await?;

@@ -22,12 +22,6 @@ pub(super) struct Source {
     index: Arc<HashIndex>,
 }
 
-/// A chunk, or the rest of one, with its trailer behind it.
-pub(super) struct Loaded {
-    pub(super) bytes: Vec<u8>,
-    pub(super) state: ChunkState,
-}
-
 impl Source {
     pub(super) fn new(served: ServedFile, index: Arc<HashIndex>) -> Source {
         let promised = Mutex::new(served.meta);
@@ -89,23 +83,23 @@ impl Source {
         ChunkState::Changed
     }
 
-    /// Reads a chunk without its first `skip` bytes into `buffer`, followed by its trailer. A hash that is `known` is not
-    /// computed again; with `skip` it must be known. What cannot be read is zeros.
-    pub(super) fn load(&self, chunk: u64, skip: usize, known: Option<ChunkHash>, buffer: Vec<u8>) -> Loaded {
-        let mut bytes = buffer;
-        let len = self.chunk_len(chunk).saturating_sub(skip);
+    /// Fills `bytes` with a chunk, followed by its trailer. A hash that is `known` is not computed again. What cannot be read
+    /// is zeros.
+    pub(super) fn load(&self, chunk: u64, known: Option<ChunkHash>, bytes: &mut Vec<u8>) -> ChunkState {
+        let len = self.chunk_len(chunk);
         bytes.resize(len + TRAILER_LEN, 0);
         let (body, place) = bytes.split_at_mut(len);
-        let hash = match known {
-            Some(hash) => self.read(chunk * CHUNK_LEN + skip as u64, body).and_then(|()| self.checked(hash)),
-            None => self.read_and_hash(chunk, body),
-        };
-        let trailer = trailer(hash);
+        let mut progress = self.begin(chunk, 0, known);
+        let mut read = Ok(());
+        for piece in body.chunks_mut(PIECE) {
+            read = read.and_then(|()| self.read_next(&mut progress, piece));
+        }
+        let trailer = read.map_or_else(Trailer::bad, |()| self.end(progress));
         if trailer.state != ChunkState::Good {
             body.fill(0);
         }
         place.copy_from_slice(&trailer.encode());
-        Loaded { bytes, state: trailer.state }
+        trailer.state
     }
 
     /// The trailer of a chunk whose hash was computed before.
@@ -115,38 +109,65 @@ impl Source {
 
     /// The trailer of a chunk, which is read for that.
     pub(super) fn computed_trailer(&self, chunk: u64) -> Trailer {
-        trailer(self.hash(chunk))
+        self.hashed(chunk)
     }
 
-    /// What stands for a chunk, or the rest of one, that cannot be had: zeros, and a trailer that says why.
-    pub(super) fn missing(&self, chunk: u64, skip: usize, state: ChunkState) -> Loaded {
-        let mut bytes = vec![0; self.chunk_len(chunk).saturating_sub(skip)];
-        bytes.extend_from_slice(&Trailer::bad(state).encode());
-        Loaded { bytes, state }
+    /// Begins to read a chunk from its byte `skip` on. With `skip` its hash must be `known`.
+    pub(super) fn begin(&self, chunk: u64, skip: usize, known: Option<ChunkHash>) -> Progress {
+        let hash = match known {
+            Some(hash) => Hash::Known(hash),
+            // Asked before the first byte is read, for that is when the content must have been settled.
+            None => Hash::Growing {
+                hasher: Box::new(ChunkHasher::new(chunk, self.size())),
+                is_settled: self.is_settled(),
+            },
+        };
+        let left = self.chunk_len(chunk).saturating_sub(skip);
+        Progress { chunk, offset: chunk * CHUNK_LEN + skip as u64, left, hash }
     }
 
-    /// Fills `body` with a chunk's bytes and returns their hash.
-    fn read_and_hash(&self, chunk: u64, body: &mut [u8]) -> Result<ChunkHash, ChunkState> {
-        let mut hashing = self.start_hashing(chunk);
-        for piece in body.chunks_mut(PIECE) {
-            self.read(hashing.offset, piece)?;
-            hashing.take(piece);
+    /// Reads the next piece into `piece`, which becomes as long as that is.
+    pub(super) fn read_piece(
+        &self,
+        mut progress: Progress,
+        mut piece: Vec<u8>,
+    ) -> Result<(Progress, Vec<u8>), ChunkState> {
+        piece.resize(progress.left.min(PIECE), 0);
+        self.read_next(&mut progress, &mut piece)?;
+        Ok((progress, piece))
+    }
+
+    /// The trailer of a chunk of which everything was read.
+    pub(super) fn end(&self, progress: Progress) -> Trailer {
+        let chunk = progress.chunk;
+        let (hash, is_new) = match progress.hash {
+            Hash::Known(hash) => (hash, false),
+            Hash::Growing { hasher, is_settled } => (hasher.finish(), is_settled),
+        };
+        let checked = self.checked(hash);
+        if let (Ok(hash), true) = (checked, is_new) {
+            self.index.put(&self.served.meta.identity, chunk, hash);
         }
-        self.finish_hashing(hashing)
+        trailer(checked)
     }
 
     /// A chunk's hash, without keeping its bytes.
-    fn hash(&self, chunk: u64) -> Result<ChunkHash, ChunkState> {
-        let mut hashing = self.start_hashing(chunk);
-        let mut left = self.chunk_len(chunk);
-        let mut buffer = vec![0; left.min(PIECE)];
-        while left > 0 {
-            buffer.truncate(left);
-            self.read(hashing.offset, &mut buffer)?;
-            hashing.take(&buffer);
-            left -= buffer.len();
+    fn hashed(&self, chunk: u64) -> Trailer {
+        let mut progress = self.begin(chunk, 0, None);
+        let mut buffer = vec![0; progress.left.min(PIECE)];
+        while progress.left > 0 {
+            buffer.truncate(progress.left);
+            if let Err(bad) = self.read_next(&mut progress, &mut buffer) {
+                return Trailer::bad(bad);
+            }
         }
-        self.finish_hashing(hashing)
+        self.end(progress)
+    }
+
+    fn read_next(&self, progress: &mut Progress, piece: &mut [u8]) -> Result<(), ChunkState> {
+        self.read(progress.offset, piece)?;
+        progress.take(piece);
+        Ok(())
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ChunkState> {
@@ -158,24 +179,6 @@ impl Source {
                 Err(ChunkState::ReadError)
             }
         }
-    }
-
-    fn start_hashing(&self, chunk: u64) -> Hashing {
-        Hashing {
-            chunk,
-            offset: chunk * CHUNK_LEN,
-            hasher: ChunkHasher::new(chunk, self.served.meta.size),
-            // Asked before the first byte is read, for that is when the content must have been settled.
-            is_settled: self.is_settled(),
-        }
-    }
-
-    fn finish_hashing(&self, hashing: Hashing) -> Result<ChunkHash, ChunkState> {
-        let hash = self.checked(hashing.hasher.finish())?;
-        if hashing.is_settled {
-            self.index.put(&self.served.meta.identity, hashing.chunk, hash);
-        }
-        Ok(hash)
     }
 
     /// `hash`, if the file still has the content that was promised.
@@ -191,18 +194,31 @@ fn trailer(hash: Result<ChunkHash, ChunkState>) -> Trailer {
     hash.map_or_else(Trailer::bad, |hash| Trailer { state: ChunkState::Good, hash })
 }
 
-/// A chunk that is being read and hashed.
-struct Hashing {
+/// A chunk that is being read, and hashed where that is needed.
+pub(super) struct Progress {
     chunk: u64,
     /// Where the next piece starts in the file.
     offset: u64,
-    hasher: ChunkHasher,
-    is_settled: bool,
+    left: usize,
+    hash: Hash,
 }
 
-impl Hashing {
+enum Hash {
+    Known(ChunkHash),
+    Growing { hasher: Box<ChunkHasher>, is_settled: bool },
+}
+
+impl Progress {
+    /// Bytes of the chunk that are still to be read.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
     fn take(&mut self, piece: &[u8]) {
-        self.hasher.update(piece);
+        if let Hash::Growing { hasher, .. } = &mut self.hash {
+            hasher.update(piece);
+        }
         self.offset += piece.len() as u64;
+        self.left = self.left.saturating_sub(piece.len());
     }
 }

@@ -1,6 +1,8 @@
 //! The origin over real sockets (where files go by the kernel) and over memory (where they are copied).
 
-use super::{DEFAULT_INDEX_BYTES, HashIndex, Origin, OriginError, OriginLimits, OriginRecord, serve};
+use super::{
+    Buffers, DEFAULT_INDEX_BYTES, HashIndex, Origin, OriginError, OriginLimits, OriginRecord, serve,
+};
 use crate::root::DocumentRoot;
 use relay_chain::frames::{encode, write_message};
 use relay_chain::requests::{AnswerError, Answers, Body};
@@ -38,9 +40,13 @@ impl Fixture {
     }
 
     fn with_index(index: HashIndex) -> Fixture {
+        Fixture::with_buffers(index, Buffers::default())
+    }
+
+    fn with_buffers(index: HashIndex, buffers: Buffers) -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let root = Arc::new(DocumentRoot::open(directory.path(), false).unwrap());
-        Fixture { directory, origin: Origin { root, index: Arc::new(index) } }
+        Fixture { directory, origin: Origin { root, index: Arc::new(index), buffers: Arc::new(buffers) } }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -385,6 +391,38 @@ fn long_settling() -> HashIndex {
     HashIndex::with_settle_time(DEFAULT_INDEX_BYTES, Duration::from_secs(3600))
 }
 
+/// However many readers take nothing, another one gets everything, and the large buffers stay as many as they are.
+#[tokio::test]
+async fn slow_readers_hold_up_nobody() {
+    let fixture = Fixture::with_buffers(long_settling(), Buffers::new(4));
+    let content = fixture.file("file", 4 * MIB + 5);
+    let mut stalled = Vec::new();
+    for _ in 0..20 {
+        let mut client = fixture.over_memory();
+        let head = client.head(&get("file")).await;
+        stalled.push((client, head));
+    }
+    for _ in 0..3 {
+        assert_eq!(fixture.over_tcp().await.fetch(&get("file")).await.unwrap(), content);
+    }
+    let taken: Vec<_> = std::iter::from_fn(|| fixture.origin.buffers.try_take()).collect();
+    assert!(taken.is_empty(), "the readers that take nothing have no buffer, so this test tests nothing");
+    for (client, head) in &mut stalled {
+        assert_eq!(client.body(head).await.unwrap(), content);
+    }
+    let free = std::iter::from_fn(|| fixture.origin.buffers.try_take());
+    assert_eq!(free.collect::<Vec<_>>().len(), 4, "every buffer came back");
+}
+
+#[tokio::test]
+async fn every_size_in_pieces() {
+    for index in [long_settling(), HashIndex::with_settle_time(DEFAULT_INDEX_BYTES, Duration::ZERO)] {
+        let fixture = Fixture::with_buffers(index, Buffers::new(0));
+        every_size(&fixture, &mut fixture.over_memory()).await;
+        every_size(&fixture, &mut fixture.over_tcp().await).await;
+    }
+}
+
 /// How many chunks come well before the answer ends, and how it ends.
 async fn good_chunks<S: AsyncRead + AsyncWrite + Unpin>(
     client: &mut Client<S>,
@@ -409,22 +447,31 @@ async fn good_chunks<S: AsyncRead + AsyncWrite + Unpin>(
 enum Way {
     /// Copied into a stream that is no socket.
     Memory,
+    /// The same in small pieces, for want of large buffers.
+    MemoryInPieces,
     /// Copied into a socket, because the file is fresh.
     Fresh,
+    /// The same in small pieces, for want of large buffers.
+    FreshInPieces,
     /// Hashed, then sent by the kernel.
     Hashed,
     /// Sent by the kernel, with hashes of the index.
     Known,
 }
 
-const WAYS: [Way; 4] = [Way::Memory, Way::Fresh, Way::Hashed, Way::Known];
+const WAYS: [Way; 6] =
+    [Way::Memory, Way::MemoryInPieces, Way::Fresh, Way::FreshInPieces, Way::Hashed, Way::Known];
 
 /// Fetches a file, does something to it after its first chunk came, and returns how many chunks were good and the end.
 async fn meddle(way: Way, act: impl FnOnce(&Fixture)) -> (u64, Option<AnswerError>) {
-    let fixture = if way == Way::Fresh { Fixture::with_index(long_settling()) } else { Fixture::new() };
+    let is_fresh = matches!(way, Way::Fresh | Way::FreshInPieces);
+    let settle_time = if is_fresh { Duration::from_secs(3600) } else { Duration::ZERO };
+    let index = HashIndex::with_settle_time(DEFAULT_INDEX_BYTES, settle_time);
+    let buffers = Buffers::new(if matches!(way, Way::MemoryInPieces | Way::FreshInPieces) { 0 } else { 2 });
+    let fixture = Fixture::with_buffers(index, buffers);
     let content = fixture.file("file", 12 * MIB);
     fixture.file("other", 10);
-    if way == Way::Memory {
+    if matches!(way, Way::Memory | Way::MemoryInPieces) {
         return meddle_with(fixture.over_memory(), way, &content, || act(&fixture)).await;
     }
     let mut client = fixture.over_narrow_tcp(Some(64 * 1024)).await;
