@@ -8,6 +8,7 @@
 //! | [`pipes`] | is a relay blind: half-close, resets, backpressure, single bytes? |
 //! | [`faults`] | do cuts, flips, stalls and kills never leave a wrong file? |
 //! | [`resume`] | does the next attempt, or the next run, go on where the last one ended? |
+//! | [`routes`] | do several routes and connections share a file, and take over from each other? |
 //! | [`conversation`] | does an origin answer as the specification says, through relays? |
 //! | [`lifecycle`] | does a node say when it is full, and end in order? |
 //! | [`scarcity`] | does everything go on when descriptors, pipes or disks run out? |
@@ -32,6 +33,7 @@ mod pipes;
 mod raw;
 mod refusals;
 mod resume;
+mod routes;
 #[cfg(target_os = "linux")]
 mod scarcity;
 mod schedules;
