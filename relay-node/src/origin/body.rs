@@ -41,7 +41,10 @@ pub(super) async fn send_chunks<S: AsyncWrite + Unpin + 'static>(
             next = Some(reader.start(chunk + 1));
         }
         let state = match supply {
-            Supply::InFile(hash) => send_from_file(outlet, source, chunk, hash).await?,
+            Supply::InFile(hash) => {
+                let more_follows = matches!(next, Some(Coming::Here(Supply::InFile(_))));
+                send_from_file(outlet, source, chunk, hash, more_follows).await?
+            }
             Supply::InMemory(buffer, state) => {
                 outlet.write_all(&buffer.bytes).await?;
                 state
@@ -96,12 +99,14 @@ pub(super) fn note_broken(record: &mut OriginRecord, state: ChunkState) {
     tracing::warn!("a file {reason} while it was sent; the client was told");
 }
 
-/// Sends a chunk within the kernel; what the kernel does not send is read and written.
+/// Sends a chunk within the kernel; what the kernel does not send is read and written. With `more_follows` the next chunk is
+/// ready to be sent.
 async fn send_from_file<S: AsyncWrite + Unpin + 'static>(
     outlet: &mut Outlet<'_, S>,
     source: &Arc<Source>,
     chunk: u64,
     hash: ChunkHash,
+    more_follows: bool,
 ) -> Result<ChunkState, OriginError> {
     let len = source.chunk_len(chunk);
     let sent = outlet.send_file(source.file(), chunk * CHUNK_LEN, len).await?;
@@ -109,6 +114,10 @@ async fn send_from_file<S: AsyncWrite + Unpin + 'static>(
         return send_in_pieces(outlet, source, chunk, sent, Some(hash)).await;
     }
     let state = source.state();
+    if state == ChunkState::Good && more_follows {
+        outlet.write_before_more(&Trailer { state, hash }.encode()).await?;
+        return Ok(state);
+    }
     let trailer = if state == ChunkState::Good { Trailer { state, hash } } else { Trailer::bad(state) };
     outlet.write_all(&trailer.encode()).await?;
     Ok(state)

@@ -49,6 +49,16 @@ impl<'a, S: AsyncWrite + Unpin + 'static> Outlet<'a, S> {
         Ok(())
     }
 
+    /// Writes all of `bytes` when others follow at once, with which they may share a packet.
+    pub(super) async fn write_before_more(&mut self, mut bytes: &[u8]) -> Result<(), OriginError> {
+        while let (false, Some(socket)) = (bytes.is_empty(), send_file::as_socket(&*self.stream)) {
+            let written = within(self.limit, send_file::send_before_more(socket, bytes)).await?;
+            self.record.sent += written as u64;
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+        self.write_all(bytes).await
+    }
+
     /// Sees to it that nothing written is held back.
     pub(super) async fn flush(&mut self) -> Result<(), OriginError> {
         within(self.limit, self.stream.flush()).await

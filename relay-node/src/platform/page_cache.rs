@@ -8,11 +8,15 @@ pub(crate) fn is_cached(file: &File, offset: u64, len: u64) -> bool {
     /// The kernel reads ahead and evicts in larger runs than this, so gaps between samples are rare; one costs a wait.
     const SAMPLE_EVERY: usize = 128 * 1024;
     let end = offset.saturating_add(len);
-    let is_there = |at| match sample(file, at) {
-        Err(rustix::io::Errno::OPNOTSUPP) => lives_in_memory(file),
-        result => result.is_ok(),
-    };
-    (offset..end).step_by(SAMPLE_EVERY).chain(end.checked_sub(1)).all(is_there)
+    for at in (offset..end).step_by(SAMPLE_EVERY).chain(end.checked_sub(1)) {
+        match sample(file, at) {
+            Ok(_) => {}
+            // Who cannot be asked for one place cannot be asked for any.
+            Err(rustix::io::Errno::OPNOTSUPP) => return lives_in_memory(file),
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// Reads one byte unless that would wait (preadv2(2), `RWF_NOWAIT`).

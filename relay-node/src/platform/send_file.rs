@@ -29,6 +29,21 @@ pub(crate) async fn send_file(socket: &TcpStream, file: &File, offset: u64, len:
         .await
 }
 
+/// Sends bytes that others follow at once, and says how many the socket took. The kernel may hold them back for up to 200 ms,
+/// to put them into one packet with those (send(2), tcp(7), `MSG_MORE`).
+#[cfg(target_os = "linux")]
+pub(crate) async fn send_before_more(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    use rustix::net::SendFlags;
+    let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    socket.async_io(tokio::io::Interest::WRITABLE, || Ok(rustix::net::send(socket, bytes, flags)?)).await
+}
+
+/// There is no such call here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) async fn send_before_more(_: &TcpStream, _: &[u8]) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// There is no such call here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) async fn send_file(_: &TcpStream, _: &File, _: u64, _: usize) -> io::Result<usize> {
