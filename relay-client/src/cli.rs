@@ -37,7 +37,7 @@ fn after_help() -> String {
          A line `or` and another whole route behind it (in JSON: an array) name a further way to the same file: all are used at \
          once, and when one fails the others go on.\n\n\
          Examples:\n  relay-client route.txt\n  relay-client --get myfile --via pchost1:12000 --via pchost2:11000\n  \
-         relay-client route.txt -o - | tar x\n  relay-client trace route.txt\n  relay-client list route.txt docs/\n\n\
+         relay-client route.txt -o - | tar x\n  relay-client --get photos/ --via pchost1:12000 -o photos --exclude '*.tmp'\n  relay-client trace route.txt\n  relay-client list route.txt docs/\n\n\
          Exit codes:\n{}",
         exit::table()
     )
@@ -70,6 +70,9 @@ pub struct FetchArguments {
     /// Where to.
     #[command(flatten)]
     pub output: OutputArguments,
+    /// Which of a directory.
+    #[command(flatten)]
+    pub tree: TreeArguments,
     /// How patiently.
     #[command(flatten)]
     pub time: TimeArguments,
@@ -101,8 +104,8 @@ pub struct RouteArguments {
 /// Where the file goes and what it must be.
 #[derive(Debug, Args)]
 pub struct OutputArguments {
-    /// Where to save: a file, a directory (`DIR/`), or `-` for standard output, which gets only verified bytes
-    /// [default: the file's base name, here]
+    /// Where to save: a file, a directory (`DIR/`), or `-` for standard output, which gets only verified bytes; for a directory
+    /// that is fetched, the directory that gets its content [default: the base name, here]
     #[arg(short, long, value_name = "PATH", help_heading = "File")]
     pub output: Option<PathBuf>,
     /// Compare an existing local copy by its chunks' hashes instead of its size and time
@@ -111,6 +114,24 @@ pub struct OutputArguments {
     /// The BLAKE3 hash that the file must have (what b3sum prints); else it never gets its final name
     #[arg(long, value_name = "b3:HEX", help_heading = "File")]
     pub expect: Option<FileHash>,
+}
+
+/// Whether a whole directory is fetched, and what of it.
+#[derive(Debug, Args)]
+pub struct TreeArguments {
+    /// The name is a directory: fetch all that is in it. A name that ends in `/` says the same; `/` alone is all that the
+    /// origin offers
+    #[arg(short, long, help_heading = "Directory")]
+    pub recursive: bool,
+    /// Only files that match; again for more patterns.
+    /// `*` and `?` stand for anything but `/`, `**` for any directories, `[ab]` and `{a,b}` for one of them. A
+    /// pattern without `/` is a name in any directory, another one a path from the fetched directory on (`/x` only there);
+    /// what is in a directory that matches matches, too, and `x/` is only that
+    #[arg(long, value_name = "PATTERN", help_heading = "Directory")]
+    pub include: Vec<String>,
+    /// Not those that match, even if they are included; again for more patterns
+    #[arg(long, value_name = "PATTERN", help_heading = "Directory")]
+    pub exclude: Vec<String>,
 }
 
 /// How long to wait.

@@ -165,6 +165,79 @@ pub enum Event {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         routes: Vec<RouteEnd>,
     },
+    /// A directory is fetched.
+    Tree {
+        /// What was asked for, as it is called at the origin.
+        name: String,
+        /// Where it goes.
+        path: String,
+    },
+    /// All of the directory is listed.
+    Listed {
+        /// Files that are wanted.
+        files: u64,
+        /// Their bytes.
+        size: u64,
+    },
+    /// So far, of a directory.
+    TreeProgress {
+        /// Files that are done with: fetched, the same as here, or failed.
+        files: u64,
+        /// Files that are wanted, as far as they are listed.
+        of: u64,
+        /// Bytes of these files that are done with.
+        bytes: u64,
+        /// Bytes that are wanted, as far as they are listed.
+        size: u64,
+        /// Bytes a second that were fetched since the run began.
+        rate: u64,
+    },
+    /// A file of a directory is there, whole and verified.
+    FileDone {
+        /// Its path beneath the directory.
+        path: String,
+        /// Bytes.
+        size: u64,
+        /// Its BLAKE3 hash, `b3:` and 64 hex digits.
+        hash: String,
+    },
+    /// A file of a directory was here already.
+    FileSame {
+        /// Its path beneath the directory.
+        path: String,
+        /// Bytes.
+        size: u64,
+        /// What was compared: `size and time`, or `hash`.
+        by: &'static str,
+    },
+    /// A file or a directory in a directory could not be had; the others go on.
+    FileFailed {
+        /// Its path beneath the directory, or its name as listed when that is no path.
+        path: String,
+        /// The kind of failure, as in the table of exit codes.
+        kind: &'static str,
+        /// What happened, for people.
+        message: String,
+    },
+    /// The run over a directory has ended, whole or not.
+    TreeDone {
+        /// Where it is.
+        path: String,
+        /// Files that are wanted, as far as they were listed.
+        files: u64,
+        /// Files that were fetched in this run.
+        fetched: u64,
+        /// Files that were here already.
+        same: u64,
+        /// Files and directories that could not be had.
+        failed: u64,
+        /// Names that the origin cannot offer: not UTF-8, or too long.
+        unnameable: u64,
+        /// Bytes that were fetched.
+        bytes: u64,
+        /// From the start of the run.
+        seconds: f64,
+    },
     /// The run failed.
     Failed {
         /// The kind, as in the table of exit codes.

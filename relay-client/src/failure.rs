@@ -90,6 +90,16 @@ pub enum Failure {
     /// Another client writes to the same target.
     #[error("another client is writing {}; wait for it, or save elsewhere with -o", show::path(.0))]
     InUse(PathBuf),
+    /// Some of a directory could not be had.
+    #[error("{failed} of {of} could not be fetched{unnameable}; the same command tries only these again", unnameable = unoffered(*.unnameable))]
+    Incomplete {
+        /// Files and directories that could not be had.
+        failed: u64,
+        /// All that was wanted.
+        of: u64,
+        /// Names that the origin cannot offer.
+        unnameable: u64,
+    },
     /// `--deadline` passed.
     #[error("the deadline of {} passed{}", show::seconds(*.limit), last_try(.last))]
     Deadline {
@@ -132,6 +142,13 @@ fn sentence(text: &Option<String>) -> String {
 
 fn said(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+fn unoffered(count: u64) -> String {
+    if count == 0 {
+        return String::new();
+    }
+    format!(", and {count} more cannot be offered (their names are not UTF-8 or too long)")
 }
 
 fn last_try(last: &Option<Box<Failure>>) -> String {
@@ -235,6 +252,7 @@ impl Failure {
             | Failure::NotExpected { .. }
             | Failure::ChangedMidway => Exit::Damaged,
             Failure::Local { .. } | Failure::InUse(_) => Exit::Local,
+            Failure::Incomplete { .. } => Exit::Incomplete,
             Failure::Deadline { .. } => Exit::TimedOut,
             Failure::Interrupted => Exit::Interrupted,
         }

@@ -1,4 +1,4 @@
-//! The client: one file through a chain of nodes, verified chunk by chunk, under its final name only when it is whole.
+//! The client: one file, or a whole directory, through a chain of nodes, verified chunk by chunk, under its final name only when it is whole.
 //!
 //! ```text
 //! cli ─▶ plan ─▶ transfer ─▶ download ─▶ session (chain, requests) ─▶ chunks ─▶ verify ─▶ part_file ─▶ final name
@@ -19,6 +19,7 @@
 //! | [`part_file`] | `NAME.part`: locked, written at offsets, synced, renamed |
 //! | [`journal`] | what a `.part` is and which of its chunks are on the disk |
 //! | [`scan`] | which chunks of a local file have the hashes they should have |
+//! | [`tree`] | whole directories: listing, many small files on one pipe, what lands where |
 //! | [`progress`], [`event`] | what people and programs see of it |
 //! | [`trace`], [`list`] | the two other commands |
 //! | [`failure`], [`exit`] | every way to fail, and the exit codes |
@@ -46,18 +47,33 @@ pub mod session;
 pub mod stop;
 pub mod trace;
 pub mod transfer;
+pub mod tree;
 pub mod verify;
 
 mod show;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, FetchArguments};
 use exit::Exit;
+use progress::print_failure;
+use stop::Stop;
 
 /// Does what was typed, until it is done or stopped.
-pub async fn run(cli: Cli, stop: stop::Stop) -> Exit {
+pub async fn run(cli: Cli, stop: Stop) -> Exit {
     match &cli.command {
         Some(Command::Trace(arguments)) => trace::run(arguments, &stop).await,
         Some(Command::List(arguments)) => list::run(arguments, &stop).await,
-        None => transfer::run(&cli.fetch, &stop).await,
+        None => fetch(&cli.fetch, &stop).await,
+    }
+}
+
+/// Fetches a file or a directory: the route's name tells which.
+async fn fetch(arguments: &FetchArguments, stop: &Stop) -> Exit {
+    match route_source::read_all(&arguments.route, arguments.get.as_deref()) {
+        Ok(routes) if tree::is_meant(&routes, arguments) => tree::run(routes, arguments, stop).await,
+        Ok(routes) => transfer::run(routes, arguments, stop).await,
+        Err(failure) => {
+            print_failure(&failure);
+            failure.exit()
+        }
     }
 }

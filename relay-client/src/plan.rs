@@ -3,7 +3,6 @@
 use crate::cli::FetchArguments;
 use crate::failure::Failure;
 use crate::retry::RetryLimits;
-use crate::route_source;
 use crate::show;
 use relay_chain::congestion::{Congestion, CongestionWish};
 use relay_proto::digest::FileHash;
@@ -70,12 +69,11 @@ impl Target {
 }
 
 impl Plan {
-    /// What the arguments mean.
+    /// What the arguments mean for these routes, of which there is at least one.
     ///
     /// # Errors
-    /// [`Failure::Usage`] and [`Failure::Route`].
-    pub fn of(arguments: &FetchArguments) -> Result<Plan, Failure> {
-        let routes = route_source::read_all(&arguments.route, arguments.get.as_deref())?;
+    /// [`Failure::Usage`].
+    pub fn of(routes: Vec<Route>, arguments: &FetchArguments) -> Result<Plan, Failure> {
         let name = routes.first().map(|route| route.file().as_str()).unwrap_or_default();
         let target = target(arguments.output.output.as_deref(), name)?;
         if arguments.show.json && target == Target::StandardOutput {
@@ -204,13 +202,17 @@ pub fn base_name(name: &str) -> Result<&str, Failure> {
 
 /// Whether Windows takes this as the name of a plain file: no device, no stream, no character of its own. (Microsoft, "Naming
 /// Files, Paths, and Namespaces".)
-fn is_windows_name(name: &str) -> bool {
+pub(crate) fn is_windows_name(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
-    let numbered =
-        |device: &str| stem.strip_prefix(device).is_some_and(|n| n.chars().count() == 1 && n != "0");
-    let device = matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL") || numbered("COM") || numbered("LPT");
+    // The superscript digits count as digits there.
+    let is_number = |c: char| matches!(c, '1'..='9' | '¹' | '²' | '³');
+    let numbered = |device: &str| {
+        let mut rest = stem.strip_prefix(device).into_iter().flat_map(str::chars);
+        rest.next().is_some_and(is_number) && rest.next().is_none()
+    };
+    let device = matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$");
     let characters = name.chars().any(|c| matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*'));
-    !device && !characters && !name.ends_with(['.', ' '])
+    !device && !numbered("COM") && !numbered("LPT") && !characters && !name.ends_with(['.', ' '])
 }
 
 #[cfg(test)]
@@ -235,7 +237,7 @@ mod tests {
         for good in ["a.txt", "console", "COM0", "nul1", "lpt10"] {
             assert!(is_windows_name(good), "{good}");
         }
-        for bad in ["CON", "nul.txt", "com1", "LPT9.x", "a:b", "a?", "a.", "a "] {
+        for bad in ["CON", "nul.txt", "com1", "LPT9.x", "com¹", "CONIN$", "a:b", "a?", "a.", "a "] {
             assert!(!is_windows_name(bad), "{bad}");
         }
     }

@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use relay_proto::route::Route;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Tells what happens to whoever watches.
@@ -48,6 +48,15 @@ enum View {
     Lines,
     Json,
     Bars(Bars),
+    Within(Box<dyn Fn(Seen<'_>) + Send + Sync>),
+}
+
+/// What a reporter within another one passes on.
+pub enum Seen<'a> {
+    /// Something happened.
+    Event(&'a Event),
+    /// So many bytes came, or were looked at.
+    Bytes(u64),
 }
 
 /// Milliseconds between two progress lines for people.
@@ -75,6 +84,34 @@ impl Reporter {
     #[must_use]
     pub fn silent() -> Reporter {
         Reporter::with(View::Quiet)
+    }
+
+    /// Shows nothing itself: all that happens is told to `seen`, which belongs to a larger whole.
+    #[must_use]
+    pub fn within(seen: impl Fn(Seen<'_>) + Send + Sync + 'static) -> Reporter {
+        Reporter::with(View::Within(Box::new(seen)))
+    }
+
+    /// Whether programs read it, and so want every single event.
+    #[must_use]
+    pub fn is_for_programs(&self) -> bool {
+        matches!(self.view, View::Json)
+    }
+
+    /// Whether somebody waits for the next progress event; told once an interval.
+    pub fn is_due(&self) -> bool {
+        let every = match &self.view {
+            View::Quiet | View::Within(_) => return false,
+            View::Bars(_) => return true,
+            View::Lines => LINES_EVERY,
+            View::Json => JSON_EVERY,
+        };
+        let now = self.now();
+        let is_due = now >= self.due.load(Ordering::Relaxed);
+        if is_due {
+            self.due.store(now + every, Ordering::Relaxed);
+        }
+        is_due
     }
 
     fn with(view: View) -> Reporter {
@@ -112,6 +149,7 @@ impl Reporter {
                 }
             }
             View::Bars(bars) => bars.event(event),
+            View::Within(seen) => seen(Seen::Event(event)),
         }
     }
 
@@ -125,6 +163,7 @@ impl Reporter {
         let position = self.position.fetch_add(count, Ordering::Relaxed) + count;
         match &self.view {
             View::Quiet => {}
+            View::Within(seen) => seen(Seen::Bytes(count)),
             View::Bars(bars) => bars.bar.set_position(position),
             View::Lines => self.line_if_due(position, LINES_EVERY),
             View::Json => self.line_if_due(position, JSON_EVERY),
@@ -293,6 +332,21 @@ fn sentence(event: &Event) -> Option<String> {
                 show::rate(*fetched, duration)
             )
         }
+        Event::Tree { .. } | Event::FileDone { .. } | Event::FileSame { .. } => return None,
+        Event::Listed { files, size } => format!("{}, {}", counted(*files, "file"), show::bytes(*size)),
+        Event::TreeProgress { files, of, bytes, size, rate } => {
+            format!("{files} of {} done, {}", counted(*of, "file"), progress_line(*bytes, *size, *rate))
+        }
+        Event::FileFailed { path, message, .. } => format!("{path}: {message}"),
+        Event::TreeDone { path, files, fetched, same, failed, bytes, seconds, .. } => {
+            let duration = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+            let (took, rate) = (show::seconds(duration), show::rate(*bytes, duration));
+            let failed = if *failed == 0 { String::new() } else { format!(", {failed} failed") };
+            let (files, bytes) = (counted(*files, "file"), show::bytes(*bytes));
+            format!(
+                "{path}: {files}: {fetched} fetched ({bytes}) and verified, {same} the same{failed}, in {took} ({rate})"
+            )
+        }
         Event::Failed { message, .. } => message.clone(),
     })
 }
@@ -331,6 +385,11 @@ fn shares_line(now: &[RouteShare], shown: &[RouteShare], since: Duration) -> Str
 /// How often the routes' shares and rates are shown anew on a terminal.
 const SHARES_EVERY: Duration = Duration::from_millis(900);
 
+/// A count and its word.
+fn counted(count: u64, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
 fn from_ms(ms: f64) -> Duration {
     Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
 }
@@ -348,6 +407,10 @@ struct Bars {
     bar: ProgressBar,
     /// Each route's share and rate, below the bar.
     routes: ProgressBar,
+    /// The directory that is fetched, as it is shown, when one is.
+    tree: Mutex<Option<String>>,
+    /// Whether the bar counts that directory's bytes now, and does not tell of hops.
+    counts: AtomicBool,
 }
 
 /// How often the moving display is drawn anew when nothing happens.
@@ -358,7 +421,7 @@ impl Bars {
         let all = MultiProgress::new();
         let bar = all.add(ProgressBar::new_spinner());
         let routes = ProgressBar::hidden().with_style(style("  {msg}"));
-        Bars { all, bar, routes }
+        Bars { all, bar, routes, tree: Mutex::new(None), counts: AtomicBool::new(false) }
     }
 
     fn routes(&self, line: String) {
@@ -377,7 +440,7 @@ impl Bars {
             Event::Dialling { .. } | Event::Connected { .. } if self.is_underway() => {}
             Event::Hello { .. } if self.is_underway() => self.line(event),
             Event::Dialling { hops, hop, .. } => {
-                self.bar.set_style(style("{spinner} {msg}"));
+                self.spin();
                 self.bar.enable_steady_tick(TICK);
                 self.bar.set_message(format!("hop 1 of {hops} ({hop}) …"));
             }
@@ -393,20 +456,56 @@ impl Bars {
             }
             Event::File { name, size, have } => self.bytes(name.clone(), *size, *have),
             Event::Checking { path, size } => self.bytes(format!("checking {path}"), *size, 0),
-            Event::Progress { .. } => {}
+            Event::Progress { .. }
+            | Event::FileDone { .. }
+            | Event::FileSame { .. }
+            | Event::Listed { .. } => {}
+            Event::Tree { name, .. } => self.tree(name),
+            Event::TreeProgress { files, of, bytes, size, .. } => {
+                self.tree_progress((*files, *of), (*bytes, *size));
+            }
             Event::Retry { pause, .. } => {
                 self.line(event);
-                self.bar.set_style(style("{spinner} {msg}"));
+                self.spin();
                 self.bar.unset_length();
                 self.routes.set_message("");
                 self.bar.set_message(format!("waiting {pause} s …"));
             }
-            Event::Note { .. } | Event::Failed { .. } | Event::RouteLost { .. } => self.line(event),
-            Event::Same { .. } | Event::Done { .. } => {
+            Event::Note { .. }
+            | Event::Failed { .. }
+            | Event::RouteLost { .. }
+            | Event::FileFailed { .. } => self.line(event),
+            Event::Same { .. } | Event::Done { .. } | Event::TreeDone { .. } => {
                 self.clear();
                 self.line(event);
             }
         }
+    }
+
+    fn spin(&self) {
+        self.counts.store(false, Ordering::Relaxed);
+        self.bar.set_style(style("{spinner} {msg}"));
+    }
+
+    /// A directory is fetched: one bar over all of its files.
+    fn tree(&self, name: &str) {
+        if let Ok(mut tree) = self.tree.lock() {
+            *tree = Some(name.to_owned());
+        }
+    }
+
+    fn tree_progress(&self, files: (u64, u64), bytes: (u64, u64)) {
+        let Ok(Some(name)) = self.tree.lock().map(|tree| tree.clone()) else { return };
+        if !self.counts.swap(true, Ordering::Relaxed) {
+            self.bar.set_style(style(
+                "{msg} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left",
+            ));
+            self.bar.set_position(bytes.0);
+            self.bar.reset_eta();
+        }
+        self.bar.set_message(format!("{name} {}/{} files", files.0, files.1));
+        self.bar.set_length(bytes.1);
+        self.bar.set_position(bytes.0);
     }
 
     /// The bar over the bytes of a file.

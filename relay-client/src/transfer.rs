@@ -11,11 +11,12 @@ use crate::retry::{Attempt, Retries};
 use crate::session::aftermath;
 use crate::stop::{Stop, Until};
 use relay_chain::requests::AnswerError;
+use relay_proto::route::Route;
 use tokio::time::sleep;
 
-/// Fetches what the arguments name, and says how it went.
-pub async fn run(arguments: &FetchArguments, stop: &Stop) -> Exit {
-    let plan = match Plan::of(arguments) {
+/// Fetches the file that the routes name, and says how it went.
+pub async fn run(routes: Vec<Route>, arguments: &FetchArguments, stop: &Stop) -> Exit {
+    let plan = match Plan::of(routes, arguments) {
         Ok(plan) => plan,
         Err(failure) => {
             print_failure(&failure);

@@ -14,6 +14,7 @@
 //! | [`scarcity`] | does everything go on when descriptors, pipes or disks run out? |
 //! | [`clock_jumps`] | does a clock that jumps spoil nothing? |
 //! | [`events`] | can programs follow what happens? |
+//! | [`trees`] | do whole directories come, with everything in them and nothing beside them? |
 //! | [`schedules`] | random faults from a printed seed |
 
 #![allow(
@@ -38,4 +39,6 @@ mod routes;
 mod scarcity;
 mod schedules;
 mod transfers;
+#[cfg(unix)]
+mod trees;
 mod world;

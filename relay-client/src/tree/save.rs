@@ -1,0 +1,312 @@
+//! Small files on their way to the disk: verified, written as `NAME.part`, synced, renamed; on threads, so that the network never
+//! waits for a disk while there is room in memory.
+//!
+//! A file gets its final name only when its bytes are on the disk: every file of a batch is written first, then one sync covers
+//! them all (`beneath::sync_all`), and only then they are renamed. So whatever a power cut leaves under a final name is whole; it
+//! costs at most the last batch. The names themselves are synced at the end of the run, before it says that it is done.
+
+use super::beneath::{Directory, Walker, set_executable, split, sync_all};
+use super::sift::{Item, blockade, part_name};
+use crate::part_file::file_time;
+use relay_proto::chunk::CHUNK_LEN;
+use relay_proto::digest::{ChunkHash, FileHash};
+use relay_proto::file::FileFacts;
+use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The most files of one batch. Each is an open descriptor, and so may be as many that wait for the next batch; both together stay
+/// far below the usual limit of 1,024.
+const MAX_BATCH: usize = 256;
+/// How long a batch waits to become full.
+const GATHER: Duration = Duration::from_millis(60);
+/// Threads that verify and write.
+const WRITERS: usize = 2;
+/// Bytes of files that were received and are not written yet, in KiB: the memory that a slow disk may cost.
+const MAX_WAITING_KIB: u32 = 32 * 1024;
+
+/// A file that was received.
+pub struct Received {
+    /// Which.
+    pub item: Item,
+    /// What the origin says that it is.
+    pub facts: FileFacts,
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// What the origin promises, chunk by chunk.
+    pub promised: Vec<ChunkHash>,
+    /// Its share of the memory.
+    pub room: OwnedSemaphorePermit,
+}
+
+/// A file that is no longer on its way.
+pub struct Saved {
+    /// Which.
+    pub item: Item,
+    /// Bytes.
+    pub size: u64,
+    /// Its hash, or why it is not under its name.
+    pub result: Result<FileHash, Unsaved>,
+}
+
+/// Why a received file is not under its name.
+#[derive(Debug)]
+pub enum Unsaved {
+    /// A chunk's bytes do not have the promised hash.
+    Damaged {
+        /// Which chunk, from 0.
+        index: u64,
+    },
+    /// This machine does not take it.
+    Refused {
+        /// Why, for people.
+        why: String,
+        /// What the system says.
+        error: Option<io::Error>,
+    },
+}
+
+/// The threads that save.
+pub struct Saver {
+    intake: Intake,
+    saved: UnboundedReceiver<Saved>,
+    touched: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// Where received files go.
+#[derive(Clone)]
+pub struct Intake {
+    jobs: Sender<Received>,
+    room: Arc<Semaphore>,
+    under_way: Arc<AtomicUsize>,
+}
+
+/// A file that is written and not yet synced.
+struct Written {
+    item: Item,
+    size: u64,
+    hash: FileHash,
+    file: File,
+    directory: Arc<Directory>,
+    /// An older download was in its place, so it may have a journal.
+    was_begun: bool,
+}
+
+impl Saver {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn start(root: &Arc<Directory>) -> io::Result<Saver> {
+        let (jobs, take) = channel();
+        let (written, batches) = sync_channel(MAX_BATCH);
+        let (tell, saved) = unbounded_channel();
+        let take = Arc::new(Mutex::new(take));
+        for number in 0..WRITERS {
+            let (take, written, tell) = (Arc::clone(&take), written.clone(), tell.clone());
+            let walker = Walker::new(Arc::clone(root));
+            thread::Builder::new()
+                .name(format!("save-{number}"))
+                .spawn(move || write_all(&take, walker, &written, &tell))?;
+        }
+        let touched = Arc::new(Mutex::new(BTreeSet::new()));
+        let (root, dirs) = (Arc::clone(root), Arc::clone(&touched));
+        thread::Builder::new()
+            .name("sync".to_owned())
+            .spawn(move || commit_all(&batches, &root, &dirs, &tell))?;
+        let room = Arc::new(Semaphore::new(MAX_WAITING_KIB as usize));
+        let intake = Intake { jobs, room, under_way: Arc::new(AtomicUsize::new(0)) };
+        Ok(Saver { intake, saved, touched })
+    }
+
+    /// Where received files go.
+    #[must_use]
+    pub fn intake(&self) -> Intake {
+        self.intake.clone()
+    }
+
+    /// Whether files are on their way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.intake.under_way.load(Ordering::SeqCst) > 0
+    }
+
+    /// The next file that is no longer on its way; waits until there is one. Can be dropped while it waits without a loss.
+    pub async fn saved(&mut self) -> Saved {
+        match self.saved.recv().await {
+            Some(saved) => {
+                self.intake.under_way.fetch_sub(1, Ordering::SeqCst);
+                saved
+            }
+            // The threads live as long as this does.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The directories in which something got its name.
+    #[must_use]
+    pub fn touched(&self) -> BTreeSet<String> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Intake {
+    /// Waits until there is room for a file of `size` bytes.
+    ///
+    /// # Errors
+    /// None, as long as the threads live.
+    pub async fn room(&self, size: u64) -> io::Result<OwnedSemaphorePermit> {
+        let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, MAX_WAITING_KIB);
+        Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(io::Error::other)
+    }
+
+    /// Hands a file over.
+    pub fn submit(&self, received: Received) {
+        // Counted before it can be done. The threads live as long as the run does.
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        let _ = self.jobs.send(received);
+    }
+}
+
+fn write_all(
+    take: &Mutex<Receiver<Received>>,
+    mut walker: Walker,
+    written: &SyncSender<Written>,
+    tell: &UnboundedSender<Saved>,
+) {
+    while let Some(received) = next(take) {
+        let (item, size) = (received.item.clone(), received.bytes.len() as u64);
+        match write(received, &mut walker) {
+            Ok(done) => {
+                if written.send(done).is_err() {
+                    return;
+                }
+            }
+            // Nobody listens any more when the run was stopped.
+            Err(error) => drop(tell.send(Saved { item, size, result: Err(error) })),
+        }
+    }
+}
+
+fn next(take: &Mutex<Receiver<Received>>) -> Option<Received> {
+    take.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+/// Verifies a file and writes it under the name of an unfinished one.
+fn write(received: Received, walker: &mut Walker) -> Result<Written, Unsaved> {
+    let Received { item, facts, bytes, promised, room } = received;
+    let size = bytes.len() as u64;
+    for (index, (chunk, promised)) in (0_u64..).zip(bytes.chunks(CHUNK_LEN as usize).zip(&promised)) {
+        if ChunkHash::of(chunk, index, size) != *promised {
+            return Err(Unsaved::Damaged { index });
+        }
+    }
+    let (parent, name) = split(item.path.as_str());
+    let directory = walker.directory(parent, true);
+    let directory = directory.map_err(|error| Unsaved::refused(blockade(parent, &error), error))?;
+    let part = part_name(name);
+    let cannot = |error| Unsaved::refused(format!("cannot write {part}: {error}"), error);
+    let (file, was_begun) = open_locked(&directory, &part)?;
+    (&file).write_all(&bytes).map_err(cannot)?;
+    set_executable(&file, facts.executable).map_err(cannot)?;
+    // A time that the file system cannot hold does not spoil the file.
+    let _ = filetime::set_file_handle_times(&file, None, Some(file_time(facts.modified)));
+    drop(room);
+    Ok(Written { item, size, hash: FileHash::of_chunks(&promised), file, directory, was_begun })
+}
+
+/// Opens the file, empty and locked against other clients; and whether something was in it.
+fn open_locked(directory: &Directory, part: &str) -> Result<(File, bool), Unsaved> {
+    let cannot = |error| Unsaved::refused(format!("cannot write {part}: {error}"), error);
+    loop {
+        let file = directory.create(part).map_err(cannot)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Unsaved::Refused { why: "another client is writing it".to_owned(), error: None });
+            }
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(cannot(error)),
+        }
+        // Between opening and locking, another client may have finished this file and given it its final name.
+        if directory.is_still(&file, part).map_err(cannot)? {
+            let was_begun = file.metadata().map_err(cannot)?.len() > 0;
+            if was_begun {
+                file.set_len(0).map_err(cannot)?;
+            }
+            return Ok((file, was_begun));
+        }
+    }
+}
+
+impl Unsaved {
+    fn refused(why: String, error: io::Error) -> Unsaved {
+        Unsaved::Refused { why, error: Some(error) }
+    }
+}
+
+fn commit_all(
+    written: &Receiver<Written>,
+    root: &Directory,
+    touched: &Mutex<BTreeSet<String>>,
+    tell: &UnboundedSender<Saved>,
+) {
+    while let Ok(first) = written.recv() {
+        for saved in commit(gather(first, written), root, touched) {
+            // Nobody listens any more when the run was stopped; what is here gets its name even so.
+            let _ = tell.send(saved);
+        }
+    }
+}
+
+/// A batch: as many as come in a short while.
+fn gather(first: Written, written: &Receiver<Written>) -> Vec<Written> {
+    let until = Instant::now() + GATHER;
+    let mut batch = vec![first];
+    while batch.len() < MAX_BATCH {
+        match written.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(next) => batch.push(next),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    batch
+}
+
+/// Syncs all files of a batch, and then gives them their names.
+fn commit(batch: Vec<Written>, root: &Directory, touched: &Mutex<BTreeSet<String>>) -> Vec<Saved> {
+    let files: Vec<&File> = batch.iter().map(|written| &written.file).collect();
+    let mut lost = sync_all(&files, root).into_iter().peekable();
+    let mut saved = Vec::with_capacity(batch.len());
+    for (at, written) in batch.into_iter().enumerate() {
+        let lost = lost.next_if(|(lost, _)| *lost == at).map(|(_, error)| error);
+        let result = match lost {
+            Some(error) => Err(Unsaved::refused(format!("it did not reach the disk: {error}"), error)),
+            None => name(&written, touched).map(|()| written.hash),
+        };
+        saved.push(Saved { item: written.item, size: written.size, result });
+    }
+    saved
+}
+
+fn name(written: &Written, touched: &Mutex<BTreeSet<String>>) -> Result<(), Unsaved> {
+    let (parent, name) = split(written.item.path.as_str());
+    let part = part_name(name);
+    let renamed = written.directory.rename(&part, name);
+    renamed.map_err(|error| Unsaved::refused(format!("cannot be given its name: {error}"), error))?;
+    if written.was_begun {
+        // A journal without its part file says nothing; a failure to remove it harms nobody.
+        let _ = written.directory.remove(&format!("{part}.journal"));
+    }
+    let mut touched = touched.lock().unwrap_or_else(PoisonError::into_inner);
+    if !touched.contains(parent) {
+        touched.insert(parent.to_owned());
+    }
+    Ok(())
+}

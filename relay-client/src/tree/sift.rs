@@ -1,0 +1,321 @@
+//! What to do about a page of the listing: which entries are wanted, which are here already, which cannot be saved. Directories are
+//! made on the way. Waits for the disk; runs in the blocking pool.
+
+use super::beneath::{Directory, Found, FoundKind, Walker, split};
+use super::names::{Cases, SafePath};
+use super::select::Selection;
+use crate::failure::copy_of;
+use crate::part_file::with_suffix;
+use relay_proto::file::{Entry, EntryKind, Page, Timestamp};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A listed file that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Where it goes.
+    pub path: SafePath,
+    /// Bytes, as listed.
+    pub size: u64,
+    /// Modification time, as listed.
+    pub modified: Timestamp,
+    /// Whether anybody may execute it, as listed.
+    pub executable: bool,
+    /// Whether a file of this size is here, whose content is to be compared before anything is fetched.
+    pub compare: bool,
+    /// How often it was begun and came to nothing.
+    pub failed: u32,
+}
+
+/// What a page amounts to.
+#[derive(Debug, Default)]
+pub struct Sifted {
+    /// To be fetched, or compared.
+    pub items: Vec<Item>,
+    /// Here already, by size and time.
+    pub same: Vec<Item>,
+    /// Directories that are wanted, with their times.
+    pub directories: Vec<(SafePath, Timestamp)>,
+    /// What cannot be saved: the name as listed, cleaned, and why.
+    pub bad: Vec<(String, String)>,
+}
+
+/// Sifts one page after the other, in the listing's order.
+pub struct Sifter {
+    selection: Selection,
+    /// Whether content is compared instead of time.
+    checksum: bool,
+    root: Arc<Directory>,
+    walker: Walker,
+    cases: Cases,
+    /// Whether the file system tells names apart that differ only in case; asked when it matters.
+    tells_cases_apart: Option<bool>,
+    /// A directory that could not be had, and why; what is beneath it is not tried.
+    blocked: Option<(String, String)>,
+    /// The last name that was listed.
+    last: Option<String>,
+}
+
+impl Sifter {
+    /// A sifter that begins at the listing's begin.
+    #[must_use]
+    pub fn new(root: Arc<Directory>, selection: Selection, checksum: bool) -> Sifter {
+        let walker = Walker::new(Arc::clone(&root));
+        Sifter {
+            selection,
+            checksum,
+            root,
+            walker,
+            cases: Cases::default(),
+            tells_cases_apart: None,
+            blocked: None,
+            last: None,
+        }
+    }
+
+    /// What to do about the entries of a page of all that begins with `prefix`.
+    pub fn sift(&mut self, page: &Page, prefix: &str) -> Sifted {
+        let mut sifted = Sifted::default();
+        for entry in &page.entries {
+            self.entry(entry, prefix, &mut sifted);
+        }
+        sifted
+    }
+
+    fn entry(&mut self, entry: &Entry, prefix: &str, sifted: &mut Sifted) {
+        let mut bad = |why: String| sifted.bad.push((entry.name.to_string(), why));
+        let path = match SafePath::of(entry.name.as_str(), prefix) {
+            Ok(path) => path,
+            Err(why) => return bad(format!("its name cannot be used here: {why}")),
+        };
+        // In order nothing is listed twice, so no two threads ever write under one name.
+        if self.last.as_deref().is_some_and(|last| !is_behind(path.as_str(), last)) {
+            return bad("it is listed out of order".to_owned());
+        }
+        self.last = Some(path.as_str().to_owned());
+        let wanted = match entry.kind {
+            EntryKind::File => self.selection.wants_file(path.as_str()),
+            EntryKind::Directory => self.selection.wants_directory(path.as_str()),
+        };
+        if !wanted {
+            return;
+        }
+        if self.cases.collides(&path) && !self.tells_cases_apart() {
+            return bad("another name differs from it only in case, and the file system here does not tell them apart".to_owned());
+        }
+        match entry.kind {
+            EntryKind::Directory => match self.directory(path.as_str(), true) {
+                Ok(_) => sifted.directories.push((path, entry.modified)),
+                Err(why) => bad(why),
+            },
+            EntryKind::File => {
+                let item = Item {
+                    path,
+                    size: entry.size.bytes(),
+                    modified: entry.modified,
+                    executable: entry.executable,
+                    compare: false,
+                    failed: 0,
+                };
+                match self.file(item) {
+                    Ok(Sorted::Same(item)) => sifted.same.push(item),
+                    Ok(Sorted::Wanted(item)) => sifted.items.push(item),
+                    Err(why) => bad(why),
+                }
+            }
+        }
+    }
+
+    /// Looks at what is here under a file's name.
+    fn file(&mut self, item: Item) -> Result<Sorted, String> {
+        let (parent, name) = split(item.path.as_str());
+        let directory = self.directory(parent, true)?;
+        let found = directory.look(name).map_err(|error| error.to_string())?;
+        Ok(match found {
+            Some(Found { kind: FoundKind::Directory, .. }) => {
+                return Err("a directory stands here under its name".to_owned());
+            }
+            Some(Found { kind: FoundKind::File, size, modified, executable }) if size == item.size => {
+                if self.checksum {
+                    Sorted::Wanted(Item { compare: true, ..item })
+                } else if modified == Some(item.modified) {
+                    if executable.is_some_and(|here| here != item.executable) {
+                        directory.set_executable(name, item.executable).map_err(|error| error.to_string())?;
+                    }
+                    Sorted::Same(item)
+                } else {
+                    Sorted::Wanted(item)
+                }
+            }
+            _ => Sorted::Wanted(item),
+        })
+    }
+
+    /// A directory beneath the target; why not, once it was found out, is not asked again for all that is in it.
+    fn directory(&mut self, path: &str, create: bool) -> Result<Arc<Directory>, String> {
+        if let Some((blocked, why)) = &self.blocked
+            && Path::new(path).starts_with(blocked)
+        {
+            return Err(why.clone());
+        }
+        self.walker.directory(path, create).map_err(|error| {
+            let why = blockade(path, &error);
+            self.blocked = Some((path.to_owned(), why.clone()));
+            why
+        })
+    }
+
+    /// Asks the file system, with a file of its own that is gone again afterwards.
+    fn tells_cases_apart(&mut self) -> bool {
+        let root = &self.root;
+        *self.tells_cases_apart.get_or_insert_with(|| {
+            let (name, other) = (".Relay-Case.part", ".relay-case.part");
+            let Ok(probe) = root.create(name) else { return true };
+            let is_same = root.is_still(&probe, other).unwrap_or(false);
+            let _ = root.remove(name);
+            !is_same
+        })
+    }
+}
+
+/// The order of a listing: depth first, and within a directory the byte order of names.
+fn is_behind(name: &str, other: &str) -> bool {
+    name.split('/').gt(other.split('/'))
+}
+
+enum Sorted {
+    Same(Item),
+    Wanted(Item),
+}
+
+/// Why nothing can be saved in a directory.
+pub fn blockade(path: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotADirectory => {
+            format!("something that is no directory, or a symbolic link, stands here as {path} or above it")
+        }
+        _ => format!("the directory {path} cannot be had here: {}", copy_of(error)),
+    }
+}
+
+/// The name of a file until it is whole.
+#[must_use]
+pub fn part_name(name: &str) -> String {
+    with_suffix(Path::new(name), ".part").to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use relay_proto::file::{RequestedName, Size};
+    use std::fs;
+
+    struct Fixture {
+        place: tempfile::TempDir,
+        sifter: Sifter,
+    }
+
+    impl Fixture {
+        fn new(checksum: bool) -> Fixture {
+            let place = tempfile::tempdir().unwrap();
+            let root = Arc::new(Directory::open(&place.path().join("target"), true).unwrap());
+            let selection = Selection::of(&[], &["skipped".to_owned()]).unwrap();
+            Fixture { sifter: Sifter::new(root, selection, checksum), place }
+        }
+
+        fn sift(&mut self, entries: &[(&str, EntryKind, u64)]) -> Sifted {
+            let entries = entries.iter().map(|(name, kind, size)| Entry {
+                name: RequestedName::try_from(*name).unwrap(),
+                kind: *kind,
+                size: Size::try_from(*size).unwrap(),
+                modified: Timestamp::new(77, 5).unwrap(),
+                executable: false,
+            });
+            self.sifter.sift(&Page { entries: entries.collect(), next: None, unnameable: 0 }, "d/")
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.place.path().join("target").join(name)
+        }
+    }
+
+    fn paths(items: &[Item]) -> Vec<&str> {
+        items.iter().map(|item| item.path.as_str()).collect()
+    }
+
+    use EntryKind::{Directory as Dir, File};
+
+    #[test]
+    fn sorts_what_is_listed() {
+        let mut fixture = Fixture::new(false);
+        fs::create_dir(fixture.path("in-the-way")).unwrap();
+        fs::write(fixture.path("file"), "no directory").unwrap();
+        for (name, seconds) in [("same", 77), ("other-time", 78)] {
+            fs::write(fixture.path(name), "123").unwrap();
+            filetime::set_file_mtime(fixture.path(name), filetime::FileTime::from_unix_time(seconds, 5))
+                .unwrap();
+        }
+        let sifted = fixture.sift(&[
+            ("d/../out", File, 3),
+            ("d/empty", Dir, 0),
+            ("d/file", Dir, 0),
+            ("d/file/beneath/x", File, 3),
+            ("d/in-the-way", File, 3),
+            ("d/new/deep/f", File, 3),
+            ("d/new/deep/f", File, 3),
+            ("d/new/deep/e", File, 3),
+            ("d/other-time", File, 3),
+            ("d/same", File, 3),
+            ("d/skipped/x", File, 3),
+            ("elsewhere", File, 3),
+        ]);
+        assert_eq!(paths(&sifted.same), ["same"]);
+        assert_eq!(paths(&sifted.items), ["new/deep/f", "other-time"]);
+        assert_eq!(sifted.directories.len(), 1);
+        assert!(fixture.path("empty").is_dir() && !fixture.path("skipped").exists());
+        let bad: Vec<&str> = sifted.bad.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            bad,
+            [
+                "d/../out",
+                "d/file",
+                "d/file/beneath/x",
+                "d/in-the-way",
+                "d/new/deep/f",
+                "d/new/deep/e",
+                "elsewhere"
+            ]
+        );
+        assert_eq!(fs::read(fixture.path("file")).unwrap(), b"no directory");
+    }
+
+    #[test]
+    fn a_checksum_is_asked_for_what_could_be_the_same() {
+        let mut fixture = Fixture::new(true);
+        fs::write(fixture.path("a"), "123").unwrap();
+        fs::write(fixture.path("b"), "1234").unwrap();
+        let sifted = fixture.sift(&[("d/a", File, 3), ("d/b", File, 3), ("d/c", File, 3)]);
+        let compare: Vec<bool> = sifted.items.iter().map(|item| item.compare).collect();
+        assert_eq!(compare, [true, false, false]);
+    }
+
+    #[test]
+    fn names_that_the_file_system_does_not_tell_apart() {
+        let mut fixture = Fixture::new(false);
+        let names = [("d/Makefile", File, 1), ("d/makefile", File, 1)];
+        fixture.sifter.tells_cases_apart = Some(false);
+        let sifted = fixture.sift(&names);
+        assert_eq!(paths(&sifted.items), ["Makefile"]);
+        assert!(sifted.bad[0].1.contains("only in case"), "{:?}", sifted.bad);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_file_system_is_asked_about_cases() {
+        let mut fixture = Fixture::new(false);
+        let sifted = fixture.sift(&[("d/Makefile", File, 1), ("d/makefile", File, 1)]);
+        assert_eq!(sifted.items.len(), 2);
+        assert_eq!(fs::read_dir(fixture.path("")).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,184 @@
+//! What is seen of a run over a directory: counts, and what became of each file.
+
+use super::sift::Item;
+use crate::event::Event;
+use crate::progress::Reporter;
+use crate::show;
+use relay_proto::limits::MAX_NAME;
+use relay_proto::text::clean;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Counts, and tells.
+pub struct View {
+    reporter: Reporter,
+    tally: Mutex<Tally>,
+}
+
+/// The counts of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Files that are wanted, as far as they are listed.
+    pub files: u64,
+    /// Their bytes.
+    pub size: u64,
+    /// Files that were fetched.
+    pub fetched: u64,
+    /// Files that were here already.
+    pub same: u64,
+    /// Files and directories that could not be had.
+    pub failed: u64,
+    /// Files that are done with, well or not.
+    pub settled_files: u64,
+    /// Bytes of files that are done with.
+    pub settled: u64,
+    /// Bytes that came of files that are not done with yet.
+    pub coming: u64,
+    /// Bytes that were fetched, for files that are whole.
+    pub bytes: u64,
+}
+
+/// The most failures that are told one by one to people; the rest is counted. Programs get them all.
+const MAX_TOLD: u64 = 100;
+
+impl View {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(reporter: Reporter) -> View {
+        View { reporter, tally: Mutex::default() }
+    }
+
+    /// Who tells.
+    #[must_use]
+    pub fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+
+    /// The counts so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins.
+    pub fn begin(&self, name: String, target: &Path) {
+        // So that the first progress is told after an interval.
+        self.reporter.is_due();
+        self.reporter.event(&Event::Tree { name, path: show::path(target) });
+    }
+
+    /// These files are wanted.
+    pub fn listed(&self, items: &[Item]) {
+        let mut tally = self.lock();
+        tally.files += items.len() as u64;
+        tally.size += items.iter().map(|item| item.size).sum::<u64>();
+    }
+
+    /// All is listed.
+    pub fn listed_all(&self) {
+        let tally = self.tally();
+        self.reporter.event(&Event::Listed { files: tally.files, size: tally.size });
+        self.progress();
+    }
+
+    /// Bytes of a file came.
+    pub fn came(&self, bytes: u64) {
+        self.lock().coming += bytes;
+        self.progress();
+    }
+
+    /// Bytes that came are not counted any more: their file is done with, or they were in vain.
+    pub fn gone(&self, bytes: u64) {
+        let mut tally = self.lock();
+        tally.coming = tally.coming.saturating_sub(bytes);
+    }
+
+    /// A file is whole; `fetched` bytes of it came in this run.
+    pub fn done(&self, item: &Item, size: u64, fetched: u64, hash: String) {
+        {
+            let mut tally = self.lock();
+            tally.settle(item, size);
+            tally.fetched += 1;
+            tally.bytes += fetched;
+        }
+        self.reporter.event(&Event::FileDone { path: item.path.to_string(), size, hash });
+        self.progress();
+    }
+
+    /// A file was here already.
+    pub fn same(&self, item: &Item, by: &'static str) {
+        {
+            let mut tally = self.lock();
+            tally.settle(item, item.size);
+            tally.same += 1;
+        }
+        self.reporter.event(&Event::FileSame { path: item.path.to_string(), size: item.size, by });
+        self.progress();
+    }
+
+    /// A listed file cannot be had.
+    pub fn failed(&self, item: &Item, kind: &'static str, message: &str) {
+        self.lock().settle(item, item.size);
+        self.bad(item.path.as_str(), kind, message);
+    }
+
+    /// Something that is not counted among the files cannot be had.
+    pub fn bad(&self, path: &str, kind: &'static str, message: &str) {
+        let failed = {
+            let mut tally = self.lock();
+            tally.failed += 1;
+            tally.failed
+        };
+        if failed == MAX_TOLD + 1 && !self.reporter.is_for_programs() {
+            self.reporter.note("further failures are only counted; --json names them all".to_owned());
+        }
+        if failed <= MAX_TOLD || self.reporter.is_for_programs() {
+            let path = clean(path, MAX_NAME);
+            self.reporter.event(&Event::FileFailed { path, kind, message: message.to_owned() });
+        }
+        self.progress();
+    }
+
+    /// The run has ended.
+    pub fn end(&self, target: &Path, unnameable: u64) {
+        let tally = self.tally();
+        self.reporter.event(&Event::TreeDone {
+            path: show::path(target),
+            files: tally.files,
+            fetched: tally.fetched,
+            same: tally.same,
+            failed: tally.failed,
+            unnameable,
+            bytes: tally.bytes,
+            seconds: self.reporter.elapsed().as_secs_f64(),
+        });
+    }
+
+    fn progress(&self) {
+        if !self.reporter.is_due() {
+            return;
+        }
+        let tally = self.tally();
+        let seconds = self.reporter.elapsed().as_secs_f64().max(1e-3);
+        self.reporter.event(&Event::TreeProgress {
+            files: tally.settled_files,
+            of: tally.files,
+            bytes: tally.settled + tally.coming,
+            size: tally.size,
+            rate: ((tally.bytes + tally.coming) as f64 / seconds) as u64,
+        });
+    }
+}
+
+impl Tally {
+    /// The file turned out to have `size` bytes, whatever was listed.
+    fn settle(&mut self, item: &Item, size: u64) {
+        self.size = self.size.saturating_sub(item.size).saturating_add(size);
+        self.settled = self.settled.saturating_add(size);
+        self.settled_files += 1;
+    }
+}
