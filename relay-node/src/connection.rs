@@ -39,6 +39,7 @@ pub struct Node {
     origin: Origin,
     origin_limits: OriginLimits,
     http: Arc<HttpFace>,
+    cache: Option<Arc<Cache>>,
     stop: Stop,
 }
 
@@ -59,13 +60,13 @@ impl Node {
         };
         let mut face = HttpFace::new(Arc::clone(&root), http, access_log);
         let cache =
-            config.cache.as_ref().map(|cache| Cache::open(&cache.directory, cache.size, Clock::System));
+            config.cache.as_ref().map(|c| Cache::open(&c.directory, c.size, Clock::System, stop.clone()));
         let cache = cache.transpose()?;
         // The pseudonym serves the gateway, too, which may stand alone.
         let proxy = Proxy::new(config.proxy.clone().unwrap_or_default(), cache.clone(), random_bits()?);
         if let Some(route) = config.gateway {
             let pseudonym = proxy.pseudonym().to_owned();
-            let gateway = Gateway::new(route, DEFAULT_SILENCE, cache, pseudonym);
+            let gateway = Gateway::new(route, DEFAULT_SILENCE, cache.clone(), pseudonym);
             face = face.with_gateway(gateway.with_congestion(config.congestion));
         }
         if config.proxy.is_some() {
@@ -87,8 +88,16 @@ impl Node {
             },
             origin_limits: OriginLimits { request: config.keep_alive_timeout, progress: config.idle_timeout },
             http: Arc::new(face),
+            cache,
             stop,
         })
+    }
+
+    /// Returns when nothing runs any more that no connection waits for: what the cache still brings to its disk.
+    pub async fn settled(&self) {
+        if let Some(cache) = &self.cache {
+            cache.settled().await;
+        }
     }
 }
 

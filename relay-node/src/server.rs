@@ -209,8 +209,12 @@ impl Acceptor {
             tracing::info!(open, limit = ?limit, "stopping: no new connections; waiting for open ones");
         }
         let all = u32::try_from(permits).unwrap_or(u32::MAX);
-        // Only the limit can end this early: nobody closes the semaphore.
-        let _ = timeout(limit, self.permits.acquire_many(all)).await;
+        let ending = async {
+            // Nobody closes the semaphore, so only the limit can end this early.
+            let _ = self.permits.acquire_many(all).await;
+            self.node.settled().await;
+        };
+        let _ = timeout(limit, ending).await;
         Ended { open, cut: self.open.load(Ordering::Relaxed) }
     }
 }

@@ -1,8 +1,9 @@
 //! The tunnel behind CONNECT (RFC 9110 §9.3.6): bytes in both directions, looked at by nobody.
 //!
 //! Each direction ends by itself: the end of one is passed on, and the other goes on until it ends too. A tunnel through
-//! which nothing went for the idle limit is closed.
+//! which nothing went for the idle limit is closed; when the node ends, so is one that is silent already.
 
+use crate::stop::Stop;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,6 +12,9 @@ use tokio::time::Instant;
 
 /// How many bytes of a direction are in memory at once.
 const BUFFER: usize = 32 * 1024;
+
+/// When the node ends, a tunnel through which nothing went for so long has nothing to finish.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What went through a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub enum TunnelEnd {
     Broken,
     /// Nothing went through for the idle limit.
     Idle,
+    /// The node ends, and nothing went through any more.
+    Stopped,
 }
 
 /// What both directions tell of themselves.
@@ -43,7 +49,9 @@ struct Traffic {
 }
 
 /// Copies between the two until both directions have ended. `early` are bytes that the client sent behind its request.
-pub async fn tunnel<C, U>(client: C, upstream: U, early: &[u8], idle: Duration) -> Tunnelled
+///
+/// Once `stop` is said, a tunnel ends that is silent.
+pub async fn tunnel<C, U>(client: C, upstream: U, early: &[u8], idle: Duration, stop: &Stop) -> Tunnelled
 where
     C: AsyncRead + AsyncWrite,
     U: AsyncRead + AsyncWrite,
@@ -61,6 +69,7 @@ where
         // A direction that ends well waits for the other; one that breaks ends both.
         both = async { tokio::try_join!(up, down) } => both.map_or(TunnelEnd::Broken, |_| TunnelEnd::Done),
         () = traffic.idle_for(idle) => TunnelEnd::Idle,
+        () = async { stop.stopped().await; traffic.idle_for(GRACE).await } => TunnelEnd::Stopped,
     };
     Tunnelled { up: traffic.up.load(Ordering::Relaxed), down: traffic.down.load(Ordering::Relaxed), end }
 }
@@ -103,6 +112,7 @@ impl Traffic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stop::channel;
     use tokio::io::duplex;
 
     #[tokio::test]
@@ -110,7 +120,8 @@ mod tests {
         let (mut client, client_end) = duplex(16);
         let (mut upstream, upstream_end) = duplex(16);
         let tunnel = tokio::spawn(async move {
-            tunnel(client_end, upstream_end, b"early ", Duration::from_secs(60)).await
+            let (_source, stop) = channel();
+            tunnel(client_end, upstream_end, b"early ", Duration::from_secs(60), &stop).await
         });
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
@@ -130,8 +141,10 @@ mod tests {
         let (mut client, client_end) = duplex(16);
         let (_upstream, upstream_end) = duplex(1024);
         let began = Instant::now();
-        let tunnel =
-            tokio::spawn(async move { tunnel(client_end, upstream_end, b"", Duration::from_secs(60)).await });
+        let tunnel = tokio::spawn(async move {
+            let (_source, stop) = channel();
+            tunnel(client_end, upstream_end, b"", Duration::from_secs(60), &stop).await
+        });
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_secs(50)).await;
             client.write_all(b"x").await.unwrap();
@@ -139,5 +152,23 @@ mod tests {
         let ended = tunnel.await.unwrap();
         assert_eq!((ended.up, ended.end), (5, TunnelEnd::Idle));
         assert!(began.elapsed() >= Duration::from_secs(310));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_nodes_end_closes_what_is_silent_and_no_other() {
+        let (mut client, client_end) = duplex(16);
+        let (_upstream, upstream_end) = duplex(1024);
+        let (source, stop) = channel();
+        let tunnel = tokio::spawn(async move {
+            tunnel(client_end, upstream_end, b"", Duration::from_secs(3600), &stop).await
+        });
+        source.stop();
+        for _ in 0..20 {
+            tokio::time::sleep(GRACE / 2).await;
+            client.write_all(b"x").await.unwrap();
+        }
+        assert!(!tunnel.is_finished());
+        let ended = tunnel.await.unwrap();
+        assert_eq!((ended.up, ended.end), (20, TunnelEnd::Stopped));
     }
 }

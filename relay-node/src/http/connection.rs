@@ -237,10 +237,14 @@ where
     let tunnel_to = exchange.lock().tunnel.take();
     if let (Written::Whole, Some((upstream, idle))) = (written, tunnel_to) {
         let early = std::mem::take(&mut wire.pending);
-        let tunnelled = tunnel(&mut wire.stream, upstream, &early, idle).await;
+        let tunnelled = tunnel(&mut wire.stream, upstream, &early, idle, &owner.stop).await;
         sent += tunnelled.down;
-        if tunnelled.end == TunnelEnd::Broken {
-            written = Written::Failed;
+        match tunnelled.end {
+            TunnelEnd::Broken => written = Written::Failed,
+            TunnelEnd::Stopped => {
+                tracing::info!(peer = %owner.peer, "a silent tunnel was closed: the node stops")
+            }
+            TunnelEnd::Done | TunnelEnd::Idle => {}
         }
     }
     // 4. The books.

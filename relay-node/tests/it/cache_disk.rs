@@ -215,7 +215,8 @@ fn a_cache_is_for_one_process() {
     let _front = in_dir(upstream.address, dir.path(), 1 << 20);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _guard = runtime.enter();
-    let error = Cache::open(dir.path(), 1 << 20, Clock::System).unwrap_err().to_string();
+    let (_source, stop) = relay_node::stop::channel();
+    let error = Cache::open(dir.path(), 1 << 20, Clock::System, stop).unwrap_err().to_string();
     assert!(
         error.contains("in use by another process") && error.contains("name another directory"),
         "{error}"

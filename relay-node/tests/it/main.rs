@@ -17,6 +17,7 @@ mod http_listing;
 mod http_statuses;
 mod http_support;
 mod http_transfers;
+mod proxy_drain;
 mod proxy_forwarding;
 mod proxy_front;
 mod proxy_peers;

@@ -7,6 +7,7 @@ use relay_node::http::proxy::{Proxy, ProxyConfig};
 use relay_node::http::proxy_dial::ProxyLimits;
 use relay_node::http::{HttpConfig, HttpFace, serve};
 use relay_node::root::DocumentRoot;
+use relay_node::stop::{Stop, StopSource, channel};
 use relay_proto::route::Route;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -23,6 +24,7 @@ pub struct Front {
     pub cache: Option<Arc<Cache>>,
     pub pseudonym: String,
     clock: Arc<AtomicU64>,
+    _stop: StopSource,
     runtime: Option<Runtime>,
     _place: Option<TempDir>,
     _root: TempDir,
@@ -67,8 +69,9 @@ impl Setup {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
         let clock = Arc::new(AtomicU64::new(now));
         let guard = runtime.enter();
+        let (source, stop) = channel();
         let cache = dir.zip(self.cache_size).map(|(dir, size)| {
-            Cache::open(dir, size, Clock::Set(Arc::clone(&clock))).expect("the cache opens")
+            Cache::open(dir, size, Clock::Set(Arc::clone(&clock)), stop.clone()).expect("the cache opens")
         });
         drop(guard);
         let config = ProxyConfig {
@@ -92,8 +95,17 @@ impl Setup {
         }
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(listen(listener, Arc::new(face)));
-        Front { address, cache, pseudonym, clock, runtime: Some(runtime), _place: None, _root: root }
+        runtime.spawn(listen(listener, Arc::new(face), stop));
+        Front {
+            address,
+            cache,
+            pseudonym,
+            clock,
+            _stop: source,
+            runtime: Some(runtime),
+            _place: None,
+            _root: root,
+        }
     }
 }
 
@@ -116,8 +128,7 @@ impl Drop for Front {
     }
 }
 
-async fn listen(listener: TcpListener, face: Arc<HttpFace>) {
-    let (_source, stop) = relay_node::stop::channel();
+async fn listen(listener: TcpListener, face: Arc<HttpFace>, stop: Stop) {
     loop {
         let Ok((stream, peer)) = listener.accept().await else { continue };
         tokio::spawn(serve(stream, peer, Arc::clone(&face), stop.clone()));

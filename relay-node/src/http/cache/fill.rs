@@ -13,6 +13,7 @@ use super::policy::{Times, selects};
 use super::store::Growth;
 use super::{BoxError, Cache, Fetch, FetchError, Stream};
 use crate::http::body::nothing;
+use crate::stop::Stop;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{
@@ -25,6 +26,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// How many bytes are gathered for one write, as long as they are there without waiting.
@@ -81,6 +83,12 @@ pub enum Place {
     LookAgain,
 }
 
+/// How often a fetch looks whether anybody still waits for it, once the node was told to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// One of the fetches that the node's end waits for.
+struct Running(Arc<Cache>);
+
 /// The task's hold on its fill: however it ends, nobody waits for it afterwards.
 struct Registration {
     cache: Arc<Cache>,
@@ -122,7 +130,11 @@ impl Fill {
         let (lead, receiver) = oneshot::channel();
         let registration = Registration { cache: Arc::clone(cache), fill: Arc::clone(self) };
         let task = Task { registration, asked: asked.parts.clone(), known, fetch };
-        tokio::spawn(task.run(lead));
+        let running = Running::new(cache);
+        tokio::spawn(async move {
+            task.run(lead).await;
+            drop(running);
+        });
         receiver
     }
 
@@ -165,8 +177,25 @@ impl Fill {
         self.invalid.store(true, Ordering::Release);
     }
 
+    fn is_awaited(&self) -> bool {
+        self.stage.receiver_count() > 0
+    }
+
     fn settle(&self, stage: Stage) {
         self.stage.send_replace(stage);
+    }
+}
+
+impl Running {
+    fn new(cache: &Arc<Cache>) -> Self {
+        cache.running.send_modify(|running| *running += 1);
+        Self(Arc::clone(cache))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.send_modify(|running| *running -= 1);
     }
 }
 
@@ -192,7 +221,12 @@ impl Drop for Registration {
 impl<F: Fetch> Task<F> {
     async fn run(mut self, lead: oneshot::Sender<Lead>) {
         let sent = self.cache().clock.now();
-        let answer = self.fetch.fetch(self.request(), nothing()).await;
+        let answer = tokio::select! {
+            answer = self.fetch.fetch(self.request(), nothing()) => answer,
+            () = stopped_and(&self.cache().stop, || lead.is_closed() && !self.fill().is_awaited()) => {
+                return tracing::info!(key = self.fill().key.text(), "a fetch for the cache was given up: the node stops");
+            }
+        };
         let times = Times { sent, received: self.cache().clock.now() };
         let known = std::mem::replace(&mut self.known, Known::Nothing);
         match (answer, known) {
@@ -322,7 +356,7 @@ impl<F: Fetch> Task<F> {
             drop(lead.send(Lead::Follow(Arc::clone(&growing), follower)));
         }
         self.fill().settle(Stage::Growing(Arc::clone(&growing)));
-        let pump = Pump { growing, fill: Arc::clone(self.fill()) };
+        let pump = Pump { growing, fill: Arc::clone(self.fill()), stop: self.cache().stop.clone() };
         let grown = pump.run(growth, answer.into_body()).await;
         // It is found in the store from here on, so nobody needs to find the fetch any more.
         drop(self);
@@ -375,6 +409,7 @@ pub fn differs(entry: &Entry, answer: &HeaderMap) -> bool {
 struct Pump {
     growing: Arc<Growing>,
     fill: Arc<Fill>,
+    stop: Stop,
 }
 
 impl Pump {
@@ -383,7 +418,14 @@ impl Pump {
         let mut batches = Batches { body, has_ended: false };
         let mut growth = Some(growth);
         loop {
-            let batch = match batches.next().await {
+            let next = tokio::select! {
+                next = batches.next() => next,
+                () = stopped_and(&self.stop, || !self.growing.is_followed()) => {
+                    tracing::info!(key = self.fill.key.text(), "a response is not kept: the node stops before all of it came");
+                    return self.broken();
+                }
+            };
+            let batch = match next {
                 Some(Ok(batch)) => batch,
                 Some(Err(error)) => {
                     tracing::debug!(key = self.fill.key.text(), %error, "a response broke off");
@@ -505,6 +547,14 @@ impl Batches {
             }
         }
         if batch.is_empty() { None } else { Some(Ok(batch)) }
+    }
+}
+
+/// Returns when the node was told to stop and the condition holds.
+async fn stopped_and(stop: &Stop, condition: impl Fn() -> bool) {
+    stop.stopped().await;
+    while !condition() {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -105,6 +105,11 @@ impl Growing {
         self.progress.borrow().arrived
     }
 
+    /// Whether anybody reads along.
+    pub fn is_followed(&self) -> bool {
+        !self.window().followers.is_empty()
+    }
+
     /// Follows the body within `range` (all of it: `None`). `None` if its beginning is gone already, or it is broken.
     pub fn follow(self: &Arc<Self>, range: Option<Range<u64>>) -> Option<Follower> {
         let progress = self.progress.subscribe();

@@ -27,6 +27,7 @@ pub use status::CACHE_NAME;
 pub use store::StoreError;
 
 use super::body::{Body, nothing};
+use crate::stop::Stop;
 use entry::Entry;
 use fill::{Fill, Known, Lead, Place, Stage};
 use http::request::Parts;
@@ -39,6 +40,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use store::Store;
+use tokio::sync::watch;
 
 /// Reads an entry's record to its end.
 #[cfg(fuzzing)]
@@ -91,7 +93,10 @@ pub enum Clock {
 pub struct Cache {
     store: Arc<Store>,
     fills: Mutex<HashMap<key::KeyId, Vec<Arc<Fill>>>>,
+    /// Fetches that run, until what they brought is on the disk.
+    running: watch::Sender<usize>,
     clock: Clock,
+    stop: Stop,
 }
 
 /// What the store has for a request.
@@ -116,10 +121,16 @@ impl Clock {
 impl Cache {
     /// Opens the cache in `dir` with room for `limit` bytes. Blocks while it reads what is there; must be called within a
     /// runtime, where it notes now and then which entries were used.
-    pub fn open(dir: &Path, limit: u64, clock: Clock) -> Result<Arc<Self>, StoreError> {
+    pub fn open(dir: &Path, limit: u64, clock: Clock, stop: Stop) -> Result<Arc<Self>, StoreError> {
         let store = Arc::new(Store::open(dir, limit, MEMORY)?);
         tokio::spawn(note_uses(Arc::downgrade(&store)));
-        Ok(Arc::new(Self { store, fills: Mutex::default(), clock }))
+        Ok(Arc::new(Self { store, fills: Mutex::default(), running: watch::Sender::new(0), clock, stop }))
+    }
+
+    /// Returns when no fetch runs. Once the node was told to stop, those that nobody waits for are given up.
+    pub async fn settled(&self) {
+        // The sender is this cache's own, so it cannot be gone.
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
     }
 
     /// Answers a request from what is stored, or else from where `fetch` asks.
