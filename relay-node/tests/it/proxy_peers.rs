@@ -61,8 +61,9 @@ fn python(place: TempDir) -> Option<Server> {
 fn nginx(place: TempDir) -> Option<Server> {
     let address = free_port();
     let dir = place.path().display();
+    // One process, so that killing it leaves no worker behind.
     let config = format!(
-        "daemon off; worker_processes 1; pid {dir}/pid; error_log {dir}/error;\n{user}\
+        "daemon off; master_process off; pid {dir}/pid; error_log {dir}/error;\n{user}\
          events {{ worker_connections 64; }}\nhttp {{ access_log off;\n\
          client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3; uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5;\n\
          server {{ listen {address}; root {dir}; }} }}\n",
