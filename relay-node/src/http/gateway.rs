@@ -1,47 +1,42 @@
 //! The gateway: GET `/name` is the file `name` at the end of a route, so that a browser downloads through a chain.
 //!
-//! A request walks the route anew, asks the origin over the pipe, and passes each chunk on once it is verified. Ranges are
+//! A request goes to the origin over a pipe ([`sessions`]), and each chunk is passed on once it is verified ([`download`]). Ranges are
 //! widened to whole chunks on the wire and trimmed for the client. Where the walk ends or the origin gives up, a 502 or 504
 //! names the hop. The cache stands in front of it as it does for the proxy; every use of a stored file is confirmed with the
 //! origin first, which costs one pass through the chain and no bytes of the file.
 
-use super::body::{Body, BoxError, Stream, nothing};
+mod download;
+mod sessions;
+
+use super::body::{Body, Stream, nothing};
 use super::cache::{Asked, Cache, Fetch, FetchError, Key};
 use super::conditional::{self, Tag, Validators, Verdict};
 use super::date;
 use super::proxy_fields::{Loop, noticed_loop};
 use super::range::{self, Wanted};
 use super::static_files::content_type;
+use super::streams::OfLength;
 use super::target::{self, BadTarget};
-use bytes::Bytes;
-use futures_util::stream;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt as _, StreamBody};
-use relay_chain::chain::{Walk, WalkError, random_id, walk};
+use http_body_util::BodyExt as _;
 use relay_chain::congestion::Congestion;
-use relay_chain::frames::encode;
-use relay_chain::requests::{AnswerError, Answers, Body as ChunkBody};
+use relay_chain::requests::{AnswerError, Body as ChunkBody};
 use relay_proto::address::Hop;
 use relay_proto::chunk::{AskedRange, CHUNK_LEN};
-use relay_proto::code::{FailureCode, Status};
-use relay_proto::digest::ChunkHash;
+use relay_proto::code::Status;
 use relay_proto::file::{Conditions, EntityTag, FileFacts, Get, Head, RequestedName, Stat};
-use relay_proto::frame::Message;
 use relay_proto::route::Route;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+
+use download::pieces;
+use sessions::{Asking, Sessions};
 
 /// What a directory's address stands for.
 const INDEX: &str = "index.html";
@@ -54,11 +49,9 @@ pub struct Gateway {
 
 #[derive(Debug, Clone)]
 struct Shared {
-    route: Route,
-    silence: Duration,
+    sessions: Arc<Sessions>,
     cache: Option<Arc<Cache>>,
     pseudonym: String,
-    congestion: Congestion,
 }
 
 /// One file that is wanted.
@@ -68,24 +61,19 @@ struct Wish {
     name: RequestedName,
 }
 
-/// An open pipe with the first answer's head read.
-struct Asking {
-    answers: Answers<TcpStream>,
-    head: Head,
-}
-
 impl Gateway {
     /// A gateway that fetches through the hops of `route`, whatever file that names. `silence` is how long a hop may take
     /// without a byte. `pseudonym` is what this node's proxy calls itself.
     pub fn new(route: Route, silence: Duration, cache: Option<Arc<Cache>>, pseudonym: String) -> Self {
-        let congestion = Congestion::SYSTEM;
-        Self { shared: Arc::new(Shared { route, silence, cache, pseudonym, congestion }) }
+        let sessions = Arc::new(Sessions::new(route, silence, Congestion::SYSTEM));
+        Self { shared: Arc::new(Shared { sessions, cache, pseudonym }) }
     }
 
     /// The same, with this congestion control for the connections to the first hop.
     #[must_use]
     pub fn with_congestion(self, congestion: Congestion) -> Self {
-        Self { shared: Arc::new(Shared { congestion, ..(*self.shared).clone() }) }
+        let sessions = Arc::new(self.shared.sessions.with_congestion(congestion));
+        Self { shared: Arc::new(Shared { sessions, ..(*self.shared).clone() }) }
     }
 
     /// Answers a request for one of the node's own paths.
@@ -114,47 +102,51 @@ impl Gateway {
 
     /// Another route may lead to another file of the same name.
     fn key(&self, name: &RequestedName) -> Key {
-        let hops: Vec<String> = self.shared.route.hops().iter().map(Hop::to_string).collect();
+        let hops: Vec<String> = self.shared.sessions.route().hops().iter().map(Hop::to_string).collect();
         Key::new(format!("relay:{}/{}", hops.join(","), name.as_str()))
-    }
-
-    /// The origin, as people are told of it.
-    fn origin(&self) -> String {
-        let position = self.shared.route.hops().len();
-        format!("hop {position} ({})", self.shared.route.hop(position))
     }
 }
 
 impl Fetch for Wish {
     async fn fetch(&self, parts: Parts, _: Stream) -> Result<Response<Stream>, FetchError> {
         let fields = &parts.headers;
+        let sessions = &self.gateway.shared.sessions;
+        let stat = Stat { name: self.name.clone() };
         // 1. HEAD sends no file.
         if parts.method == Method::HEAD {
-            let asking = self.ask(&Stat { name: self.name.clone() }).await?;
-            let facts = self.facts(&asking.head)?;
+            let head = self.done(sessions.ask(&stat).await?);
+            let facts = self.facts(&head)?;
             return Ok(early_answer(fields, facts).unwrap_or_else(|| self.whole_head(facts)));
         }
         // 2. What the origin can decide alone takes one pass through the chain.
         if let Some(if_none_match) = plain_condition(fields) {
             let conditions = Conditions { if_none_match, ..Conditions::default() };
-            let asking = self.ask(&Get { name: self.name.clone(), range: None, conditions }).await?;
-            if asking.head.status == Status::NOT_MODIFIED {
-                return Ok(not_modified(self.facts(&asking.head)?));
-            }
-            return self.whole(asking);
+            let asking = sessions.ask(&Get { name: self.name.clone(), range: None, conditions }).await?;
+            return match asking.head.status {
+                // Nothing follows these heads. That of a file that is not there has no facts either, which is the error.
+                Status::NOT_MODIFIED | Status::NOT_FOUND => self.facts(&self.done(asking)).map(not_modified),
+                _ => self.whole(asking),
+            };
         }
         // 3. For the rest it must be known first what the file is.
-        let mut asking = self.ask(&Stat { name: self.name.clone() }).await?;
-        let facts = self.facts(&asking.head)?.clone();
+        let mut asking = sessions.ask(&stat).await?;
+        let facts = match self.facts(&asking.head).cloned() {
+            Ok(facts) => facts,
+            Err(error) => {
+                self.done(asking);
+                return Err(error);
+            }
+        };
         if let Some(answer) = early_answer(fields, &facts) {
+            self.done(asking);
             return Ok(answer);
         }
         let part = wanted_part(fields, &facts)?;
         let range = part.as_ref().map(chunks_around);
         // Only of the version that the conditions were about.
         let conditions = Conditions { if_match: Some(facts.entity_tag.clone()), ..Conditions::default() };
-        asking.head =
-            self.ask_more(&mut asking.answers, &Get { name: self.name.clone(), range, conditions }).await?;
+        let get = Get { name: self.name.clone(), range, conditions };
+        asking.head = sessions.ask_more(&mut asking.answers, &get).await?;
         match part {
             Some(part) => self.part(asking, part),
             None => self.whole(asking),
@@ -163,39 +155,10 @@ impl Fetch for Wish {
 }
 
 impl Wish {
-    /// Walks the route with one request right behind the `open`.
-    async fn ask<M: Message>(&self, request: &M) -> Result<Asking, FetchError> {
-        let shared = &self.gateway.shared;
-        let id =
-            random_id().map_err(|error| failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
-        let first_requests = encoded(request)?;
-        let way = Walk {
-            route: &shared.route,
-            id,
-            silence: shared.silence,
-            first_requests: &first_requests,
-            congestion: shared.congestion,
-        };
-        let pipe = walk(&way, |_| {}).await.map_err(|error| walk_failure(&error))?;
-        let mut answers = Answers::new(pipe.stream, shared.silence);
-        let head = answers.head().await.map_err(|error| self.broken(&error))?;
-        Ok(Asking { answers, head })
-    }
-
-    /// A further request on the same pipe.
-    async fn ask_more<M: Message>(
-        &self,
-        answers: &mut Answers<TcpStream>,
-        request: &M,
-    ) -> Result<Head, FetchError> {
-        let bytes = encoded(request)?;
-        let written =
-            tokio::time::timeout(self.gateway.shared.silence, answers.get_mut().write_all(&bytes)).await;
-        match written {
-            Ok(Ok(())) => answers.head().await.map_err(|error| self.broken(&error)),
-            Ok(Err(error)) => Err(self.broken(&error.into())),
-            Err(_) => Err(self.broken(&AnswerError::Silent(self.gateway.shared.silence))),
-        }
+    /// Gives back the pipe of an answer that has no body, which leaves its head.
+    fn done(&self, asking: Asking) -> Head {
+        self.gateway.shared.sessions.keep(asking.answers);
+        asking.head
     }
 
     /// What the origin says of the file, or why it has none.
@@ -207,7 +170,7 @@ impl Wish {
     }
 
     fn check(&self, head: &Head) -> Result<(), FetchError> {
-        let origin = self.gateway.origin();
+        let origin = self.gateway.shared.sessions.origin();
         let says =
             if head.message.is_empty() { String::new() } else { format!(", and says: {}", head.message) };
         match head.status.code() {
@@ -259,107 +222,12 @@ impl Wish {
             return Err(self.broken(&AnswerError::Protocol("another range than was asked for")));
         }
         let length = wanted.end - wanted.start;
-        // One chunk is verified while the one before is being sent; no more is held.
-        let (pieces, receiver) = mpsc::channel(1);
-        tokio::spawn(pass_on(asking.answers, body, wanted, self.gateway.origin(), pieces));
-        let pieces = stream::unfold(receiver, |mut receiver| async move {
-            let piece: Result<Bytes, BoxError> = receiver.recv().await?;
-            Some((piece.map(Frame::data), receiver))
-        });
-        Ok(OfLength { body: StreamBody::new(pieces).boxed_unsync(), left: length }.boxed_unsync())
+        let pieces = pieces(asking.answers, body, wanted, Arc::clone(&self.gateway.shared.sessions));
+        Ok(OfLength::new(pieces, length).boxed_unsync())
     }
 
     fn broken(&self, error: &AnswerError) -> FetchError {
-        let status = match error {
-            AnswerError::Silent(_) => StatusCode::GATEWAY_TIMEOUT,
-            _ => StatusCode::BAD_GATEWAY,
-        };
-        failure(status, &format!("the chain to {} broke: {error}", self.gateway.origin()))
-    }
-}
-
-/// Reads and verifies chunk after chunk; ends when nobody wants more.
-async fn pass_on(
-    mut answers: Answers<TcpStream>,
-    body: ChunkBody,
-    wanted: Range<u64>,
-    origin: String,
-    pieces: mpsc::Sender<Result<Bytes, BoxError>>,
-) {
-    for index in body.chunks.first()..body.chunks.end() {
-        let piece = verified(&mut answers, &body, index).await;
-        let piece = match piece {
-            Ok(chunk) => Ok(trimmed(&chunk, index * CHUNK_LEN, &wanted)),
-            Err(error) => {
-                tracing::warn!(origin, %error, "a download through the gateway broke off");
-                Err(BoxError::from(format!("{origin}: {error}")))
-            }
-        };
-        let is_last = piece.is_err();
-        if pieces.send(piece).await.is_err() || is_last {
-            return;
-        }
-    }
-}
-
-async fn verified(answers: &mut Answers<TcpStream>, body: &ChunkBody, index: u64) -> Result<Bytes, BoxError> {
-    let mut chunk = vec![0; body.chunk_len(index)];
-    let promised = answers.chunk(&mut chunk, |_| {}).await?;
-    let size = body.file.size.bytes();
-    let job = tokio::task::spawn_blocking(move || {
-        let is_good = ChunkHash::of(&chunk, index, size) == promised;
-        (chunk, is_good)
-    });
-    match job.await? {
-        (chunk, true) => Ok(chunk.into()),
-        (_, false) => Err(format!("chunk {index} arrived damaged").into()),
-    }
-}
-
-/// The part of a chunk, which begins at `start`, that was wanted.
-fn trimmed(chunk: &Bytes, start: u64, wanted: &Range<u64>) -> Bytes {
-    let place = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX).min(chunk.len());
-    let (from, to) = (place(wanted.start), place(wanted.end));
-    if from < to { chunk.slice(from..to) } else { Bytes::new() }
-}
-
-/// A body that says how long it is.
-struct OfLength {
-    body: Stream,
-    left: u64,
-}
-
-impl HttpBody for OfLength {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                let came = frame.data_ref().map_or(0, |piece| piece.len() as u64);
-                self.left = self.left.saturating_sub(came);
-            }
-            Poll::Ready(None) => {
-                return Poll::Ready(Some(Err(BoxError::from("the download broke off"))));
-            }
-            _ => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        self.gateway.shared.sessions.broken(error)
     }
 }
 
@@ -468,18 +336,6 @@ fn name(path: &str) -> Result<RequestedName, FetchError> {
         (true, directory) => format!("{directory}/{INDEX}"),
     };
     RequestedName::try_from(name).map_err(|reason| failure(StatusCode::URI_TOO_LONG, reason))
-}
-
-fn encoded<M: Message>(request: &M) -> Result<Vec<u8>, FetchError> {
-    encode(request).map_err(|error| failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
-}
-
-fn walk_failure(error: &WalkError) -> FetchError {
-    let status = match error.code {
-        FailureCode::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-        _ => StatusCode::BAD_GATEWAY,
-    };
-    failure(status, &format!("the chain ends before its origin: {error}"))
 }
 
 fn failure(status: StatusCode, reason: &str) -> FetchError {

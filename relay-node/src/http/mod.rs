@@ -26,6 +26,7 @@ pub mod proxy_fields;
 mod range;
 mod seals;
 mod static_files;
+mod streams;
 mod target;
 mod timer;
 mod transfer;
@@ -131,18 +132,18 @@ impl HttpFace {
         // 1. With an absolute target a client means a forward proxy, or this node by its name (RFC 9112, 3.2.2).
         let is_absolute = request.uri().authority().is_some();
         if let Some(proxy) = self.proxy.as_ref().filter(|proxy| is_absolute && proxy.is_forward()) {
-            return passed_on(proxy.answer(streamed(request), Some(peer.ip())).await, form);
+            return passed_on(Box::pin(proxy.answer(streamed(request), Some(peer.ip()))).await, form);
         }
         if is_absolute {
             own_path(request.uri_mut());
         }
         // 2. A file at the end of a chain.
         if let Some(gateway) = &self.gateway {
-            return passed_on(gateway.answer(streamed(request)).await, form);
+            return passed_on(Box::pin(gateway.answer(streamed(request))).await, form);
         }
         // 3. Whatever the upstream has.
         if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.is_reverse()) {
-            return passed_on(proxy.answer(streamed(request), Some(peer.ip())).await, form);
+            return passed_on(Box::pin(proxy.answer(streamed(request), Some(peer.ip()))).await, form);
         }
         // 4. A file or a directory of the document root. The request's body, if there is one, is not read.
         let (head, _) = request.into_parts();

@@ -4,19 +4,19 @@
 //! In order: is it a loop, where does it go, does the cache know the answer, and only then the wire. Bodies are never held
 //! whole, connections are kept for the next request, every wait has a limit, and who is at fault is named in a 502 or 504.
 
-use super::body::{Body, BoxError, Stream, nothing};
+use super::body::{Body, Stream, nothing};
 use super::cache::{Asked, Cache, Fetch, FetchError, Key};
 use super::proxy_allow::AllowProxy;
 use super::proxy_dial::{DialError, ProxyLimits, Reach, dial};
 use super::proxy_fields::{
     Loop, MOST_HOPS, add_via, may_go_on, noticed_loop, prepare_request, remove_connection_fields,
 };
-use bytes::Bytes;
+use super::streams::{Hurried, Watched};
 use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 /// How long an upstream's connection is kept for the next request.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
@@ -162,7 +162,7 @@ impl Proxy {
                 let key = Key::new(parts.uri.to_string());
                 cache.answer(Asked { key, parts }, body, wire).await?
             }
-            None => wire.fetch(parts, body).await?.map(Body::Stream),
+            None => Box::pin(wire.fetch(parts, body)).await?.map(Body::Stream),
         };
         // 4. Back, without what was for the upstream's connection.
         remove_connection_fields(answer.headers_mut());
@@ -271,7 +271,7 @@ impl Wire {
     fn hurried(&self, body: hyper::body::Incoming) -> Stream {
         let limit = self.proxy.shared.config.limits.silence;
         let reason = self.late("sent no more of its answer", limit).reason;
-        Hurried { body, limit, waiting: None, reason }.boxed_unsync()
+        Hurried::new(body, limit, reason).boxed_unsync()
     }
 }
 
@@ -314,75 +314,8 @@ impl tower_service::Service<Uri> for Connector {
     }
 }
 
-/// A request body that tells when it moved last.
-struct Watched {
-    body: Stream,
-    progress: Arc<Mutex<Instant>>,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if polled.is_ready() {
-            *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// An answer's body that ends with an error when its upstream falls silent while somebody waits for it.
-struct Hurried {
-    body: hyper::body::Incoming,
-    limit: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
-    reason: String,
-}
-
-impl HttpBody for Hurried {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            self.waiting = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)));
-        }
-        let limit = self.limit;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        match waiting.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Some(Err(BoxError::from(self.reason.clone())))),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 fn watched(body: Stream, progress: Arc<Mutex<Instant>>) -> Stream {
-    if body.is_end_stream() { body } else { Watched { body, progress }.boxed_unsync() }
+    if body.is_end_stream() { body } else { Watched::new(body, progress).boxed_unsync() }
 }
 
 /// Waits as long as the request moves, and `limit` after that.

@@ -1,12 +1,14 @@
 //! A browser's download through a chain of real nodes.
 
 use super::proxy_front::Setup;
-use super::raw_http::{get, request};
+use super::raw_http::{connect, get, request};
 use relay_proto::route::Route;
 use relay_testkit::files::write_sample;
 use relay_testkit::node::Node;
 use relay_testkit::proxy::{Fault, FaultProxy, Plan};
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A relay and an origin, with a file of a bit over two chunks.
@@ -129,6 +131,51 @@ fn the_hop_that_fails_is_named() {
     let answer = get(front.address, "/file.bin", &[]);
     assert_eq!(answer.status, 504, "{}", answer.text());
     assert!(answer.text().contains(&format!("hop 1 ({hop})")), "{}", answer.text());
+}
+
+#[test]
+fn requests_follow_one_another_on_one_pipe() {
+    let chain = Chain::start();
+    let middle = FaultProxy::start(chain.relay.address(), Plan::pass());
+    let way = route(&[&middle.hop(), &chain.origin.hop()]);
+    let front = Setup { gateway: Some(way), ..Setup::default() }.start();
+    let began = Instant::now();
+    let whole = get(front.address, "/file.bin", &[]);
+    assert!(whole.body == chain.body);
+    let tag = whole.field("etag").unwrap();
+    assert_eq!(request(front.address, "HEAD", "/file.bin", &[]).status, 200);
+    assert_eq!(get(front.address, "/file.bin", &[&format!("If-None-Match: {tag}")]).status, 304);
+    assert_eq!(get(front.address, "/missing", &[]).status, 404);
+    assert!(get(front.address, "/file.bin", &["Range: bytes=1048570-1048590"]).body.len() == 21);
+    assert_eq!(get(front.address, "/file.bin", &["Range: bytes=9999999-"]).status, 416);
+    assert_eq!(get(front.address, "/dir/a%20b.txt", &[]).text(), "hello");
+    // On a machine that slept in between a pipe may have been kept for long enough.
+    if began.elapsed() < Duration::from_secs(4) {
+        assert_eq!(middle.seen().len(), 1, "connections");
+    }
+    // One that ended meanwhile is found out, and nobody notices.
+    middle.reset_all();
+    assert_eq!(get(front.address, "/dir/a%20b.txt", &[]).text(), "hello");
+    // One that is not used any more is closed.
+    middle.wait_for("end of every pipe", |seen| seen.iter().all(|pipe| pipe.ended));
+    assert_eq!(get(front.address, "/dir/a%20b.txt", &[]).text(), "hello");
+}
+
+#[test]
+fn a_reader_that_leaves_early_takes_its_pipe_along() {
+    let chain = Chain::start();
+    let middle = FaultProxy::start(chain.relay.address(), Plan::pass());
+    let way = route(&[&middle.hop(), &chain.origin.hop()]);
+    let front = Setup { gateway: Some(way), ..Setup::default() }.start();
+    for _ in 0..3 {
+        let mut stream = connect(front.address);
+        stream.write_all(b"GET /file.bin HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 1000]).unwrap();
+        drop(stream);
+        // What comes over the next pipe is the next answer, and nothing of the one before.
+        assert_eq!(get(front.address, "/dir/a%20b.txt", &[]).text(), "hello");
+        assert!(get(front.address, "/file.bin", &[]).body == chain.body);
+    }
 }
 
 #[test]
