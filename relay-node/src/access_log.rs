@@ -6,6 +6,7 @@
 
 use crate::http::date;
 use serde::Serialize;
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::net::IpAddr;
@@ -123,7 +124,9 @@ impl std::fmt::Debug for AccessLog {
 impl HttpAccess<'_> {
     fn combined(&self) -> String {
         let mut line = String::with_capacity(256);
-        let _ = write!(line, "{} - - [{}] \"", self.peer, combined_time(self.at));
+        let _ = write!(line, "{} - - [", self.peer);
+        write_time(&mut line, self.at);
+        line.push_str("] \"");
         if self.method.is_empty() {
             line.push('-');
         } else {
@@ -179,7 +182,22 @@ struct JsonLine<'a> {
     complete: bool,
 }
 
-/// `10/Oct/2000:13:55:36 +0000`
+thread_local! {
+    /// The second that was written last, and how: requests come many a second.
+    static LAST_TIME: RefCell<(Option<u64>, String)> = const { RefCell::new((None, String::new())) };
+}
+
+/// Writes `10/Oct/2000:13:55:36 +0000`.
+fn write_time(line: &mut String, at: SystemTime) {
+    let second = at.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs()).ok();
+    LAST_TIME.with_borrow_mut(|(last, text)| {
+        if second.is_none() || *last != second {
+            (*last, *text) = (second, combined_time(at));
+        }
+        line.push_str(text);
+    });
+}
+
 fn combined_time(at: SystemTime) -> String {
     // "Tue, 10 Oct 2000 13:55:36 GMT" has every part of it.
     let date = date::imf_fixdate(at);
@@ -189,7 +207,12 @@ fn combined_time(at: SystemTime) -> String {
 
 /// Apache's form: quotes and backslashes behind a backslash, every other byte that is not plain ASCII as `\xHH`.
 fn escape(line: &mut String, bytes: &[u8]) {
-    for &byte in bytes.iter().take(MAX_FIELD) {
+    let bytes = bytes.get(..MAX_FIELD).unwrap_or(bytes);
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if let (true, Ok(text)) = (bytes.iter().all(is_plain), str::from_utf8(bytes)) {
+        return line.push_str(text);
+    }
+    for &byte in bytes {
         match byte {
             b'"' | b'\\' => line.extend(['\\', char::from(byte)]),
             b' '..=b'~' => line.push(char::from(byte)),

@@ -242,7 +242,7 @@ where
         match tunnelled.end {
             TunnelEnd::Broken => written = Written::Failed,
             TunnelEnd::Stopped => {
-                tracing::info!(peer = %owner.peer, "a silent tunnel was closed: the node stops")
+                tracing::info!(peer = %owner.peer, "a silent tunnel was closed: the node stops");
             }
             TunnelEnd::Done | TunnelEnd::Idle => {}
         }
@@ -327,19 +327,19 @@ impl Exchange<'_> {
         Ok(Response::from_parts(parts, body))
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        if request.method() != Method::CONNECT {
-            return self.owner.face.answer(request, self.owner.peer).await;
-        }
-        let (head, body) = request.into_parts();
-        match self.owner.face.connect(&head).await {
-            Some(Ok(tunnel)) => {
-                self.lock().tunnel = Some(tunnel);
-                Response::default()
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
+        if request.method() == Method::CONNECT {
+            let (head, body) = request.into_parts();
+            match Box::pin(self.owner.face.connect(&head)).await {
+                Some(Ok(tunnel)) => {
+                    self.lock().tunnel = Some(tunnel);
+                    return Response::default();
+                }
+                Some(Err(refused)) => return refused,
+                None => request = Request::from_parts(head, body),
             }
-            Some(Err(refused)) => refused,
-            None => self.owner.face.answer(Request::from_parts(head, body), self.owner.peer).await,
         }
+        self.owner.face.answer(request, self.owner.peer).await
     }
 
     fn take_rest(&self) -> (Option<FileParts>, bool) {

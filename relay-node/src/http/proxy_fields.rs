@@ -1,6 +1,9 @@
 //! What a proxy takes out of a message's fields and what it adds (RFC 9110 §7.6, RFC 7239).
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use http::{Method, Version};
 use std::net::IpAddr;
 
@@ -11,16 +14,16 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const MAX_FORWARDS: HeaderName = HeaderName::from_static("max-forwards");
 
 /// Fields that are for one connection only, whether or not `Connection` names them.
-const OF_THE_CONNECTION: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
+const OF_THE_CONNECTION: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
 ];
 
 /// Whether, and how, a request came back to the proxy that is to send it on.
@@ -43,7 +46,7 @@ pub fn remove_connection_fields(fields: &mut HeaderMap) {
             fields.remove(name);
         }
     }
-    for name in OF_THE_CONNECTION {
+    for name in &OF_THE_CONNECTION {
         fields.remove(name);
     }
 }

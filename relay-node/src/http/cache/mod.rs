@@ -134,6 +134,8 @@ impl Cache {
     }
 
     /// Answers a request from what is stored, or else from where `fetch` asks.
+    ///
+    /// All ways but that of a fresh stored response are boxed, so that it alone decides how much room a request takes.
     pub(super) async fn answer<F: Fetch>(
         self: &Arc<Self>,
         asked: Asked,
@@ -142,7 +144,7 @@ impl Cache {
     ) -> Result<Response<Body>, FetchError> {
         // 1. Some requests are none of the cache's business.
         if let Some(forward) = asked.bypass() {
-            return self.forward(asked, body, fetch, forward).await;
+            return Box::pin(self.forward(asked, body, fetch, forward)).await;
         }
         // 2. What is stored may do.
         let found = self.find(&asked).await;
@@ -166,14 +168,14 @@ impl Cache {
         }
         // 3. A HEAD fetches no body that a later GET could use.
         if asked.parts.method == Method::HEAD {
-            return self.forward_head(asked, body, fetch, forward, found.entry).await;
+            return Box::pin(self.forward_head(asked, body, fetch, forward, found.entry)).await;
         }
         // 4. Nor is it worth waiting for the end of a large file until its beginning has come.
         if found.entry.is_none() && asked.wants_far_ahead(self.arrived(&asked)) {
-            return self.forward(asked, body, fetch, forward).await;
+            return Box::pin(self.forward(asked, body, fetch, forward)).await;
         }
         // 5. One fetch serves all who want the same.
-        self.fetch_shared(asked, found, fetch, forward).await
+        Box::pin(self.fetch_shared(asked, found, fetch, forward)).await
     }
 
     /// How many bytes the cache takes on the disk.
@@ -196,11 +198,11 @@ impl Cache {
         for number in &rows {
             let entry = match self.store.hot(&asked.key, *number) {
                 Some(entry) if entry.is_broken() => {
-                    self.discard(&asked.key, *number).await;
+                    Box::pin(self.discard(&asked.key, *number)).await;
                     None
                 }
                 Some(entry) => Some(entry),
-                None => self.load(&asked.key, *number).await,
+                None => Box::pin(self.load(&asked.key, *number)).await,
             };
             if let Some(entry) = entry
                 && selects(&entry.head().selecting, asked.fields())

@@ -11,7 +11,8 @@ use crate::http::range::{self, Wanted};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{
-    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, LAST_MODIFIED,
+    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED, RANGE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -92,7 +93,7 @@ impl Plan {
 
 /// RFC 9110 §13.2.2, steps 3 to 5; steps 1 and 2 never come here. Conditions and ranges are about a 200 only.
 fn plan(asked: &Parts, head: &Head, length: Option<u64>) -> Plan {
-    if head.status != StatusCode::OK {
+    if head.status != StatusCode::OK || !asks_for_less(&asked.headers) {
         return Plan::Whole;
     }
     let validators = validators(&head.fields);
@@ -104,6 +105,11 @@ fn plan(asked: &Parts, head: &Head, length: Option<u64>) -> Plan {
     }
     // Where the length is not known yet no part of it can be named.
     length.map_or(Plan::Whole, |length| cut(&asked.headers, length))
+}
+
+/// Most requests do not, and for them no date needs to be read.
+fn asks_for_less(asked: &HeaderMap) -> bool {
+    [RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE].iter().any(|name| asked.contains_key(name))
 }
 
 fn validators(stored: &HeaderMap) -> Validators<'_> {
