@@ -4,6 +4,7 @@
 //! proxy could not reach. A proxy's page says why in the system's words, for nobody else can tell its user.
 
 use super::body::Body;
+use super::page::{self, Escaped};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use http::{Response, StatusCode};
@@ -87,40 +88,10 @@ pub(crate) fn text(status: StatusCode, detail: &str, form: Form) -> String {
             text.push('\n');
             text
         }
-        Form::Html => format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width\">\
-             <meta name=\"color-scheme\" content=\"light dark\">\
-             <title>{number} {reason}</title>\
-             <style>body{{font:1rem/1.5 system-ui,sans-serif;margin:2rem;overflow-wrap:anywhere}}</style></head>\n\
-             <body><main><h1>{number} {reason}</h1><p>{}</p></main></body></html>\n",
-            Escaped(detail)
-        ),
-    }
-}
-
-/// Text that is safe between HTML tags and in quoted attributes.
-pub(crate) struct Escaped<'a>(pub &'a str);
-
-impl std::fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for part in self.0.split_inclusive(['&', '<', '>', '"', '\'']) {
-            let special = part.char_indices().next_back();
-            let entity = match special {
-                Some((_, '&')) => "&amp;",
-                Some((_, '<')) => "&lt;",
-                Some((_, '>')) => "&gt;",
-                Some((_, '"')) => "&quot;",
-                Some((_, '\'')) => "&#39;",
-                _ => {
-                    f.write_str(part)?;
-                    continue;
-                }
-            };
-            f.write_str(part.get(..part.len() - 1).unwrap_or_default())?;
-            f.write_str(entity)?;
+        Form::Html => {
+            let head = page::head(&format!("{number} {reason}"));
+            format!("{head}<p>{}</p>{}", Escaped(detail), page::END)
         }
-        Ok(())
     }
 }
 
@@ -151,8 +122,6 @@ mod tests {
 
     #[test]
     fn html_is_escaped() {
-        assert_eq!(Escaped("a<b>&\"c'd").to_string(), "a&lt;b&gt;&amp;&quot;c&#39;d");
-        assert_eq!(Escaped("é").to_string(), "é");
         let page = text(StatusCode::NOT_FOUND, "<x>", Form::Html);
         assert!(page.contains("404 Not Found") && page.contains("&lt;x&gt;"), "{page}");
     }

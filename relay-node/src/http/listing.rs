@@ -1,11 +1,11 @@
 //! A directory's names, as a plain page or as JSON, with memory bounded by the page.
 
-use super::HttpFace;
 use super::body::Body;
 use super::date;
-use super::error_page::{Escaped, Form};
-use super::static_files::blocking;
+use super::error_page::Form;
+use super::page::{self, Escaped};
 use super::target::{encode_component, encode_path};
+use super::{HttpFace, blocking};
 use crate::root::{DocumentRoot, EntryKind, ListEntry, ListQuery, MAX_LIST_PAGE, RootError};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
@@ -149,19 +149,8 @@ impl Listing {
 
     fn html(&self) -> String {
         let path = format!("/{}", self.directory);
-        let title = Escaped(path.as_str());
-        let mut page = format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width\">\
-             <meta name=\"color-scheme\" content=\"light dark\">\
-             <title>{title}</title>\
-             <style>body{{font:1rem/1.5 system-ui,sans-serif;margin:2rem;overflow-wrap:anywhere}}\
-             td,th{{text-align:left;padding-right:2rem}}td+td,th+th{{white-space:nowrap}}\
-             td:nth-child(2),th:nth-child(2){{text-align:right}}\
-             @media(max-width:30rem){{body{{margin:1rem}}td,th{{padding-right:1rem;white-space:normal!important}}}}\
-             </style></head>\n\
-             <body><main><h1>{title}</h1>\n<table><thead><tr>"
-        );
+        let mut page = page::head(&path);
+        page.push_str("\n<table><thead><tr>");
         for (column, key, title) in [
             (Sort::Name, "name", "Name"),
             (Sort::Size, "size", "Bytes"),
@@ -178,7 +167,7 @@ impl Listing {
         }
         page.push_str("</tbody></table>\n");
         self.notes(&mut page);
-        page.push_str("</main></body></html>\n");
+        page.push_str(page::END);
         page
     }
 

@@ -19,6 +19,7 @@ pub mod fuzzing;
 pub mod gateway;
 mod head;
 mod listing;
+mod page;
 pub mod proxy;
 pub mod proxy_allow;
 pub mod proxy_dial;
@@ -33,7 +34,7 @@ mod transfer;
 mod wire;
 
 use crate::access_log::AccessLog;
-use crate::root::DocumentRoot;
+use crate::root::{DocumentRoot, RootError};
 use crate::stop::Stop;
 use body::{Body, BoxError, Stream};
 use cache::FetchError;
@@ -46,6 +47,7 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use proxy::Proxy;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,6 +165,15 @@ impl HttpFace {
 
 fn streamed(request: Request<Incoming>) -> Request<Stream> {
     request.map(|body| body.map_err(BoxError::from).boxed_unsync())
+}
+
+/// Runs what may wait for a disk in the blocking pool.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RootError> + Send + 'static,
+) -> Result<T, RootError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(RootError::Io(io::Error::other(error))))
 }
 
 fn own_path(uri: &mut Uri) {

@@ -164,8 +164,10 @@ impl Proxy {
             }
             None => Box::pin(wire.fetch(parts, body)).await?.map(Body::Stream),
         };
-        // 4. Back, without what was for the upstream's connection.
-        remove_connection_fields(answer.headers_mut());
+        // 4. Back, without what was for the upstream's connection; stored bodies have no such fields beside them.
+        if let Body::Stream(_) = answer.body() {
+            remove_connection_fields(answer.headers_mut());
+        }
         let received = answer.version();
         add_via(answer.headers_mut(), received, self.pseudonym());
         *answer.version_mut() = version;

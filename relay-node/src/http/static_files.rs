@@ -5,7 +5,7 @@ use super::conditional::{self, Tag, Validators, Verdict};
 use super::error_page::{self, Form};
 use super::range::{self, Wanted};
 use super::target::{self, BadTarget, Target};
-use super::{HttpFace, date, listing};
+use super::{HttpFace, blocking, date, listing};
 use crate::platform::positioned;
 use crate::root::{Opened, RootError, ServedFile};
 use bytes::Bytes;
@@ -16,7 +16,6 @@ use http::header::{
 use http::{Method, Response, StatusCode, Uri};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -106,15 +105,6 @@ async fn open(face: &HttpFace, name: &str) -> Result<Opened, RootError> {
     }
     let (root, name) = (face.root.clone(), name.to_owned());
     blocking(move || root.open_entry(&name)).await
-}
-
-/// Runs what may wait for a disk in the blocking pool.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RootError> + Send + 'static,
-) -> Result<T, RootError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(RootError::Io(io::Error::other(error))))
 }
 
 async fn index(face: &HttpFace, directory: &str) -> Result<Option<ServedFile>, RootError> {
