@@ -15,6 +15,7 @@
 //! | [`origin`] | the file layer's answers |
 //! | [`root`] | the document root; nothing else opens served files |
 //! | [`http`] | the HTTP face |
+//! | [`idle`], [`closing`] | when nothing moves, and ends that arrive |
 //! | [`record`], [`access_log`], [`logging`] | what is written down, and where |
 //! | [`console`], [`stop`] | the operator: start, end, signals |
 //! | [`platform`] | the kernel's special calls, each with a plain fallback |
@@ -27,6 +28,7 @@ pub mod connection;
 pub mod console;
 pub mod detect;
 pub mod http;
+mod idle;
 pub mod logging;
 pub mod origin;
 pub mod platform;

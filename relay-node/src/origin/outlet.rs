@@ -1,12 +1,15 @@
 //! Bytes to the client: written whole, counted, and given up when the client takes none for too long.
 
 use super::{OriginError, OriginRecord};
+use crate::idle::idle_for;
 use crate::platform::send_file;
+use crate::platform::unsent::unsent_bytes;
 use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// The most bytes of one call into the kernel, so that a worker thread is not held for long.
@@ -39,7 +42,7 @@ impl<'a, S: AsyncWrite + Unpin + 'static> Outlet<'a, S> {
     /// Writes all of `bytes`.
     pub(super) async fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), OriginError> {
         while !bytes.is_empty() {
-            let written = within(self.limit, self.stream.write(bytes)).await?;
+            let written = self.write(bytes).await?;
             if written == 0 {
                 return Err(OriginError::Stream(io::ErrorKind::WriteZero.into()));
             }
@@ -49,10 +52,18 @@ impl<'a, S: AsyncWrite + Unpin + 'static> Outlet<'a, S> {
         Ok(())
     }
 
+    /// One write.
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, OriginError> {
+        match send_file::as_socket(&*self.stream) {
+            Some(socket) => while_taken(self.limit, socket, write_some(socket, bytes)).await,
+            None => within(self.limit, self.stream.write(bytes)).await,
+        }
+    }
+
     /// Writes all of `bytes` when others follow at once, with which they may share a packet.
     pub(super) async fn write_before_more(&mut self, mut bytes: &[u8]) -> Result<(), OriginError> {
         while let (false, Some(socket)) = (bytes.is_empty(), send_file::as_socket(&*self.stream)) {
-            let written = within(self.limit, send_file::send_before_more(socket, bytes)).await?;
+            let written = while_taken(self.limit, socket, send_file::send_before_more(socket, bytes)).await?;
             self.record.sent += written as u64;
             bytes = bytes.get(written..).unwrap_or_default();
         }
@@ -76,7 +87,7 @@ impl<'a, S: AsyncWrite + Unpin + 'static> Outlet<'a, S> {
         while let (true, Some(socket)) = (sent < len, send_file::as_socket(&*self.stream)) {
             let piece = (len - sent).min(KERNEL_PIECE);
             let at = offset + sent as u64;
-            match within(self.limit, send_file::send_file(socket, file, at, piece)).await {
+            match while_taken(self.limit, socket, send_file::send_file(socket, file, at, piece)).await {
                 Ok(0) => break,
                 Ok(n) => {
                     sent += n;
@@ -98,5 +109,56 @@ async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -
     match timeout(limit, step).await {
         Ok(result) => result.map_err(OriginError::Stream),
         Err(_) => Err(OriginError::NoProgress(limit)),
+    }
+}
+
+/// Waits for the step as long as the client takes bytes. The socket has room for more only once a good part of its buffer is
+/// free, and a slow reader may take longer than the limit to free it.
+async fn while_taken<T>(
+    limit: Duration,
+    socket: &TcpStream,
+    step: impl Future<Output = io::Result<T>>,
+) -> Result<T, OriginError> {
+    tokio::select! {
+        biased;
+        result = step => result.map_err(OriginError::Stream),
+        () = idle_for(limit, || unsent_bytes(socket)) => Err(OriginError::NoProgress(limit)),
+    }
+}
+
+async fn write_some(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        socket.writable().await?;
+        match socket.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idle::tests::{connected, outlasts_a_slow_reader};
+    use std::os::fd::AsFd;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_makes_progress() {
+        let (client, mut near) = connected().await;
+        let watched = near.as_fd().try_clone_to_owned().unwrap();
+        let watched = TcpStream::from_std(watched.into()).unwrap();
+        let limit = Duration::from_secs(600);
+        let mut record = OriginRecord::default();
+        let mut outlet = Outlet::new(&mut near, limit, &mut record);
+        let endless = async {
+            loop {
+                if let Err(error) = outlet.write_all(&[0; 65_536]).await {
+                    break error;
+                }
+            }
+        };
+        let end = outlasts_a_slow_reader(endless, limit, &watched, &client).await;
+        assert!(matches!(end, OriginError::NoProgress(_)), "{end}");
     }
 }

@@ -4,14 +4,15 @@
 //! carried 64 KiB. Nothing is read before what was read is written, so a slow reader slows the sender and nothing piles up. The
 //! end of one side passes to the other as the end of that direction alone; a failure ends both as a failure.
 
+use crate::idle::idle_for;
 use crate::platform::pipe::Pipe;
+use crate::platform::unsent::unsent_bytes;
 use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
 
 /// From so many bytes on a direction is worth its own pipe.
 const PIPE_FROM: u64 = 64 * 1024;
@@ -90,20 +91,8 @@ pub async fn pump(previous: &TcpStream, next: &TcpStream, idle: Duration, passed
             Ok(_) => PumpEnd::Done,
             Err(end) => end,
         },
-        () = idle_for(passed, idle) => PumpEnd::Idle,
-    }
-}
-
-/// Returns when nothing has moved for `limit`, or up to a quarter more. It wakes a few times in that span, not with the bytes.
-async fn idle_for(passed: &Passed, limit: Duration) {
-    const LOOKS: u32 = 4;
-    let mut last = (0, 0);
-    let mut unchanged = 0;
-    while unchanged < LOOKS {
-        sleep(limit / LOOKS).await;
-        let now = (passed.up(), passed.down());
-        unchanged = if now == last { unchanged + 1 } else { 0 };
-        last = now;
+        // Bytes that leave a socket's buffer move, too: a slow reader may take long to make room for the next piece.
+        () = idle_for(idle, || (passed.up(), passed.down(), unsent_bytes(previous), unsent_bytes(next))) => PumpEnd::Idle,
     }
 }
 
@@ -220,5 +209,34 @@ impl Direction<'_> {
 
     fn count(&self, moved: usize) {
         self.passed.fetch_add(moved as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idle::tests::connected;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_is_not_idle() {
+        let (client, previous) = connected().await;
+        let (next, origin) = connected().await;
+        let limit = Duration::from_secs(600);
+        let passed = Passed::default();
+        let pumped = async {
+            let endless = async {
+                loop {
+                    origin.writable().await.unwrap();
+                    let _ = origin.try_write(&[0; 65_536]);
+                }
+            };
+            tokio::select! {
+                end = pump(&previous, &next, limit, &passed) => end,
+                () = endless => unreachable!(),
+            }
+        };
+        let end = crate::idle::tests::outlasts_a_slow_reader(pumped, limit, &previous, &client).await;
+        assert!(matches!(end, PumpEnd::Idle), "{end:?}");
     }
 }
