@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::random::Random;
+
 /// The largest packet of the lab's devices.
 pub const MTU: usize = 1500;
 
@@ -131,20 +133,6 @@ impl Gate {
 
     fn time_of(&self, bytes: u64) -> Duration {
         Duration::from_nanos(bytes.saturating_mul(8_000_000_000) / self.treatment.rate.max(1))
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014): small, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    #[allow(clippy::cast_precision_loss, reason = "53 bits are exact in an f64")]
-    fn below_one(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 

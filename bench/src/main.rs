@@ -18,14 +18,18 @@ mod http;
 mod lab;
 mod latency;
 mod link;
+mod load;
 mod machine;
 mod memory;
 mod peers;
 mod platform;
+mod random;
 mod report;
 mod sample;
 mod site;
+mod soak;
 mod stats;
+mod syscalls;
 mod web_servers;
 
 #[derive(Parser, Debug)]
@@ -50,6 +54,12 @@ enum Command {
     SlowReaders(memory::SlowReaders),
     /// Idle connections: memory a connection
     Idle(memory::Idle),
+    /// Idle connections, slow headers, slow readers, floods: how long other requests take meanwhile
+    Load(load::Options),
+    /// Minutes of mixed traffic with faults at random; fails when anything is left behind
+    Soak(soak::Options),
+    /// System calls a MiB of a relay and of an origin (needs strace)
+    Syscalls(syscalls::Options),
     /// The HTTP face beside nginx and Squid: files, and hits of a cache
     Http(http::Options),
     /// Chains over links with delay, rate, loss and cuts, between network namespaces (needs root)
@@ -64,6 +74,9 @@ fn main() -> Result<()> {
         Command::Latency(options) => latency::run(&options),
         Command::SlowReaders(options) => memory::slow_readers(&options),
         Command::Idle(options) => memory::idle(&options),
+        Command::Load(options) => load::run(&options),
+        Command::Soak(options) => soak::run(&options),
+        Command::Syscalls(options) => syscalls::run(&options),
         Command::Http(options) => http::run(&options),
         Command::Lab(options) => lab::run(&options),
     }

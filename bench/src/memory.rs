@@ -1,6 +1,7 @@
 //! `relay-bench slow-readers` and `relay-bench idle`: what a node's memory does when there is much to hold and little to do.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -187,10 +188,10 @@ async fn idle_relayed(count: usize, home: &std::path::Path, files: &std::path::P
 
 async fn idle_http(count: usize, home: &std::path::Path, files: &std::path::Path) -> Result<Held> {
     let node = relay_node(files, &home.join("idle-http.log"))?;
-    let mut connections = vec![one_answer(&node).await?];
+    let mut connections = vec![one_answer(node.address()).await?];
     let before = node.memory()?;
     while connections.len() <= count {
-        connections.push(one_answer(&node).await?);
+        connections.push(one_answer(node.address()).await?);
     }
     sleep(Duration::from_secs(1)).await;
     let during = node.memory()?;
@@ -200,9 +201,10 @@ async fn idle_http(count: usize, home: &std::path::Path, files: &std::path::Path
     Ok(Held::new("HTTP, kept alive", count, before, during))
 }
 
-async fn one_answer(node: &Daemon) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect(node.address()).await?;
-    let request = format!("HEAD /small HTTP/1.1\r\nHost: {}\r\n\r\n", node.address());
+/// An HTTP connection that has had an answer and is kept alive.
+pub async fn one_answer(node: SocketAddr) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(node).await?;
+    let request = format!("HEAD /small HTTP/1.1\r\nHost: {node}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -225,7 +227,7 @@ fn tcp_pages() -> Result<u64> {
 }
 
 /// Takes as many descriptors as the hard limit allows; this process holds an end of every connection.
-fn raise_descriptors() -> Result<()> {
+pub fn raise_descriptors() -> Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)

@@ -276,11 +276,22 @@ pub fn relay_node(root: &Path, log: &Path) -> Result<Daemon> {
     relay_node_at(&Site::loopback(), root, log)
 }
 
+/// The same with more options.
+pub fn relay_node_with(root: &Path, log: &Path, options: &[&str]) -> Result<Daemon> {
+    let mut command = relay_node_command(&Site::loopback(), root)?;
+    command.args(options);
+    Daemon::start_announcing("relay-node", command, log)
+}
+
 fn relay_node_at(site: &Site, root: &Path, log: &Path) -> Result<Daemon> {
+    Daemon::start_announcing("relay-node", relay_node_command(site, root)?, log)
+}
+
+fn relay_node_command(site: &Site, root: &Path) -> Result<Command> {
     let mut command = site.command(&own("relay-node")?);
     command.arg("--listen").arg(format!("{}:0", site.ip())).arg("--root").arg(root);
     command.args(["--allow-next", site.neighbours()]);
-    Daemon::start_announcing("relay-node", command, log)
+    Ok(command)
 }
 
 /// What fetches `name` over the hops, the origin being the last.

@@ -28,7 +28,10 @@ async fn read(what: u8, bytes: &[u8]) {
         let Ok(body) = Body::of(&head) else { return };
         for index in body.chunks.first()..body.chunks.end() {
             chunk.resize(body.chunk_len(index), 0);
-            assert!(!chunk.is_empty() && chunk.len() as u64 <= CHUNK_LEN, "a chunk within the file has bytes");
+            assert!(
+                !chunk.is_empty() && chunk.len() as u64 <= CHUNK_LEN,
+                "a chunk within the file has bytes"
+            );
             let hash = match what % 3 {
                 1 => answers.chunk(&mut chunk, |_| {}).await,
                 _ => answers.hash().await,

@@ -1,14 +1,40 @@
-//! Doors for the fuzz targets to readers that nobody else outside may call. Only a fuzzing build has them. Each panics when a promise
+//! Doors for the fuzz targets to readers that nobody else outside may call. Only a fuzzing build has them, and one with the feature
+//! `fuzzing`, by which the tests replay the targets' seeds. Each panics when a promise
 //! of its reader is broken.
 
+use super::HttpConfig;
 use super::cache;
 use super::conditional::{self, Tag, Validators};
+use super::head::HeadScanner;
 use super::range::{self, Wanted};
 use super::target;
 use http::header::{
     HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, RANGE,
 };
+
+/// The head of a request, which comes in two pieces: it is judged as if it had come at once.
+pub fn head(bytes: &[u8], cut: usize) {
+    let config = HttpConfig::default();
+    let whole = HeadScanner::default().scan(bytes, &config);
+    let mut scanner = HeadScanner::default();
+    let begin = bytes.get(..cut.min(bytes.len())).unwrap_or_default();
+    let in_pieces = match scanner.scan(begin, &config) {
+        Ok(None) => scanner.scan(bytes, &config),
+        decided => decided,
+    };
+    match (whole, in_pieces) {
+        (Ok(Some(whole)), Ok(Some(in_pieces))) => {
+            assert!(whole.start <= whole.end && whole.end <= bytes.len(), "{whole:?}");
+            assert_eq!((whole.start, whole.end), (in_pieces.start, in_pieces.end));
+            assert_eq!(whole.framing, in_pieces.framing);
+        }
+        (whole, in_pieces) => {
+            assert_eq!(whole.is_err(), in_pieces.is_err(), "{whole:?} {in_pieces:?}");
+            assert_eq!(whole.is_ok_and(|head| head.is_some()), in_pieces.is_ok_and(|head| head.is_some()));
+        }
+    }
+}
 
 /// A `Range` field for a file of `size` bytes.
 pub fn range(field: &[u8], size: u64) {

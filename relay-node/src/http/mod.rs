@@ -14,7 +14,7 @@ pub mod connect;
 mod connection;
 pub(crate) mod date;
 mod error_page;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod gateway;
 mod head;

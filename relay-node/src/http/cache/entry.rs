@@ -226,7 +226,7 @@ impl Record {
     }
 
     /// What it tells.
-    #[cfg(fuzzing)]
+    #[cfg(any(fuzzing, feature = "fuzzing"))]
     pub fn read(&self) -> io::Result<(Head, blake3::Hash)> {
         self.told.read()
     }

@@ -43,7 +43,7 @@ use store::Store;
 use tokio::sync::watch;
 
 /// Reads an entry's record to its end.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, feature = "fuzzing"))]
 pub(super) fn read_record(text: &[u8]) -> std::io::Result<()> {
     entry::Record::parse(text)?.read().map(drop)
 }
