@@ -30,6 +30,7 @@ mod site;
 mod soak;
 mod stats;
 mod syscalls;
+mod tree;
 mod web_servers;
 
 #[derive(Parser, Debug)]
@@ -50,6 +51,8 @@ enum Command {
     Grid(grid::Options),
     /// A small file through a chain: milliseconds from connect to verified bytes
     Latency(latency::Options),
+    /// Many small files through a chain, beside a client for each and beside rsync through jumps
+    Tree(tree::Options),
     /// Many transfers to slow readers through one relay: the relay's memory
     SlowReaders(memory::SlowReaders),
     /// Idle connections: memory a connection
@@ -72,6 +75,7 @@ fn main() -> Result<()> {
         Command::Chain(options) => chain::run(&options),
         Command::Grid(options) => grid::run(&options),
         Command::Latency(options) => latency::run(&options),
+        Command::Tree(options) => tree::run(&options),
         Command::SlowReaders(options) => memory::slow_readers(&options),
         Command::Idle(options) => memory::idle(&options),
         Command::Load(options) => load::run(&options),

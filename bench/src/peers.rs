@@ -239,6 +239,14 @@ impl Chain {
         })
     }
 
+    /// The command that programs which run over SSH use to get to the origin.
+    pub fn ssh_command(&self) -> Result<String> {
+        let jumps: Vec<String> = self.relays.iter().map(|r| r.address().to_string()).collect();
+        let (ssh, config) = (installed("ssh")?, self.work.join("ssh_config"));
+        let port = self.origin.address().port();
+        Ok(format!("{} -F {} -J {} -p {port}", ssh.display(), config.display(), jumps.join(",")))
+    }
+
     fn ssh_cat(&self, file: &Path, out: &Path) -> Result<Invocation> {
         let jumps: Vec<String> = self.relays.iter().map(|r| r.address().to_string()).collect();
         let port = self.origin.address().port().to_string();

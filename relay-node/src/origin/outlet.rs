@@ -4,6 +4,9 @@ use super::{OriginError, OriginRecord};
 use crate::idle::idle_for;
 use crate::platform::send_file;
 use crate::platform::unsent::unsent_bytes;
+use futures_util::FutureExt;
+use relay_proto::frame::Preface;
+use relay_proto::limits::PREFACE_LEN;
 use std::fs::File;
 use std::future::Future;
 use std::io;
@@ -14,6 +17,9 @@ use tokio::time::timeout;
 
 /// The most bytes of one call into the kernel, so that a worker thread is not held for long.
 const KERNEL_PIECE: usize = 256 * 1024;
+
+/// Only requests up to so many bytes are seen waiting; hardly any is longer.
+const LOOK_AHEAD: usize = 512;
 
 /// The writing side of a connection.
 pub(super) struct Outlet<'a, S> {
@@ -37,6 +43,15 @@ impl<'a, S: AsyncWrite + Unpin + 'static> Outlet<'a, S> {
     /// Whether [`Outlet::send_file`] has a chance.
     pub(super) fn can_send_files(&self) -> bool {
         send_file::as_socket(&*self.stream).is_some()
+    }
+
+    /// Whether the whole next request has come, so that its answer follows at once.
+    pub(super) fn next_is_here(&self) -> bool {
+        let Some(socket) = send_file::as_socket(&*self.stream) else { return false };
+        let mut bytes = [0; LOOK_AHEAD];
+        let Some(Ok(len)) = socket.peek(&mut bytes).now_or_never() else { return false };
+        let preface = bytes.first_chunk().and_then(|preface| Preface::decode(preface).ok());
+        preface.is_some_and(|preface| PREFACE_LEN + preface.payload_len <= len)
     }
 
     /// Writes all of `bytes`.
