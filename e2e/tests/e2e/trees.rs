@@ -478,3 +478,45 @@ fn what_this_machine_does_not_take_is_told() {
     assert!(finished.stderr.contains("50 of 50 could not be fetched"), "{}", finished.stderr);
     assert!(names_in(&world.saved().join("t")).iter().all(|name| name.ends_with(".part")));
 }
+
+/// A route file with two routes, whose directories have different names there.
+fn two_routes(world: &World, first: &[String], second: &[String]) -> std::path::PathBuf {
+    let lines = |hops: &[String]| hops.iter().map(|hop| format!("{hop}\n")).collect::<String>();
+    let path = world.elsewhere("routes.txt");
+    fs::write(&path, format!("t/\n{}or\nmirror/of t/\n{}", lines(first), lines(second))).expect("written");
+    path
+}
+
+#[test]
+fn another_route_goes_on_where_the_first_one_broke() {
+    let world = World::new();
+    for number in 0..200 {
+        let bytes = world.offer(&format!("t/{number:03}"), 20_000);
+        let mirrored = world.served().join("mirror/of t").join(format!("{number:03}"));
+        fs::create_dir_all(mirrored.parent().expect("a directory")).expect("a directory");
+        fs::write(mirrored, bytes).expect("written");
+    }
+    let large = world.offer("t/large", LARGE);
+    fs::write(world.served().join("mirror/of t/large"), large).expect("written");
+    let (one, two) = (world.chain(1), world.chain(0));
+    let proxy = FaultProxy::start_with(one[0].address(), |n| {
+        Plan::down(if n == 0 { 1_000_000 } else { 0 }, Fault::Reset)
+    });
+    let routes = two_routes(&world, &[proxy.hop(), one[1].hop()], &hops(&two));
+    let finished =
+        world.client(&[routes.to_str().expect("text"), "--json", "--retries", "0", "--connections", "1"]);
+    check_ended(&finished, 0);
+    let done = paths(&finished, "file_done");
+    assert_eq!(done.len(), 201);
+    assert!(finished.stdout_text().contains("going on by route 2"), "{}", finished.stdout_text());
+    for name in names_in(&world.served().join("t")) {
+        let read = |place: &Path| fs::read(place.join("t").join(&name)).expect("readable");
+        assert!(read(&world.served()) == read(&world.saved()), "{name}");
+    }
+    // A first route that never stands costs no pause, and no retry.
+    let nowhere = ["127.0.0.1:1".to_owned()];
+    let routes = two_routes(&world, &nowhere, &hops(&two));
+    let finished = world.client(&[routes.to_str().expect("text"), "--retries", "0", "-o", "again"]);
+    check_ended(&finished, 0);
+    assert_eq!(names_in(&world.saved().join("again")).len(), 201);
+}

@@ -310,3 +310,107 @@ fn name(written: &Written, touched: &Mutex<BTreeSet<String>>) -> Result<(), Unsa
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+    use crate::tree::names::SafePath;
+    use relay_proto::file::{Size, Timestamp};
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    fn item(path: &str, size: u64) -> Item {
+        Item {
+            path: SafePath::of(path, "").unwrap(),
+            size,
+            modified: Timestamp::new(77, 5).unwrap(),
+            executable: true,
+            compare: false,
+            failed: 0,
+        }
+    }
+
+    fn facts(size: u64) -> FileFacts {
+        FileFacts {
+            size: Size::try_from(size).unwrap(),
+            modified: Timestamp::new(77, 5).unwrap(),
+            entity_tag: "a".to_owned().try_into().unwrap(),
+            executable: true,
+        }
+    }
+
+    async fn received(saver: &Saver, path: &str, bytes: &[u8]) -> Received {
+        let size = bytes.len() as u64;
+        let chunks = (0_u64..).zip(bytes.chunks(CHUNK_LEN as usize));
+        Received {
+            item: item(path, size),
+            facts: facts(size),
+            bytes: bytes.to_vec(),
+            promised: chunks.map(|(index, chunk)| ChunkHash::of(chunk, index, size)).collect(),
+            room: saver.intake.room(size).await.unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn saves_with_time_and_mark_and_without_a_trace() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Arc::new(Directory::open(place.path(), true).unwrap());
+        let mut saver = Saver::start(&root).unwrap();
+        // What an earlier run left of a longer version, with its journal.
+        fs::write(place.path().join("a.part"), "much longer than what comes now").unwrap();
+        fs::write(place.path().join("a.part.journal"), "old").unwrap();
+        let long: Vec<u8> = (0..CHUNK_LEN + 5).map(|i| (i % 251) as u8).collect();
+        for (path, bytes) in [("a", &b"abc"[..]), ("d/e/empty", b""), ("d/long", &long)] {
+            let received = received(&saver, path, bytes).await;
+            saver.intake().submit(received);
+        }
+        let mut damaged = received(&saver, "bad", b"abc").await;
+        damaged.bytes[1] ^= 1;
+        saver.intake().submit(damaged);
+        let mut names = Vec::new();
+        while saver.is_busy() {
+            let saved = saver.saved().await;
+            match saved.result {
+                Ok(hash) => names.push((saved.item.path.to_string(), hash.to_hex())),
+                Err(error) => assert!(matches!(error, Unsaved::Damaged { index: 0 }), "{error:?}"),
+            }
+        }
+        names.sort();
+        let expected = |path: &str, bytes: &[u8]| (path.to_owned(), blake3::hash(bytes).to_hex().to_string());
+        assert_eq!(names, [expected("a", b"abc"), expected("d/e/empty", b""), expected("d/long", &long)]);
+        assert_eq!(fs::read(place.path().join("a")).unwrap(), b"abc");
+        assert_eq!(fs::read(place.path().join("d/long")).unwrap(), long);
+        let meta = fs::metadata(place.path().join("a")).unwrap();
+        assert_eq!((meta.mtime(), meta.mtime_nsec(), meta.mode() & 0o100), (77, 5, 0o100));
+        assert_eq!(names_in(place.path()), ["a", "d"]);
+        assert_eq!(saver.touched().into_iter().collect::<Vec<_>>(), ["", "d", "d/e"]);
+    }
+
+    fn names_in(directory: &std::path::Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_whose_data_did_not_reach_the_disk_never_gets_its_name() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Arc::new(Directory::open(place.path(), true).unwrap());
+        let touched = Mutex::default();
+        let written = |name: &str, file| {
+            drop(root.create(&part_name(name)).unwrap());
+            let (item, hash) = (item(name, 0), FileHash::of_chunks(&[]));
+            Written { item, size: 0, hash, file, directory: Arc::clone(&root), was_begun: false }
+        };
+        // One file of the batch goes to a device that cannot be synced.
+        let null = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+        let good = |name: &str| written(name, root.create(&part_name(name)).unwrap());
+        let batch = vec![good("a"), written("lost", null), good("b")];
+        let results: Vec<bool> =
+            commit(batch, &root, &touched).iter().map(|saved| saved.result.is_ok()).collect();
+        assert_eq!(results, [true, false, true]);
+        assert_eq!(names_in(place.path()), ["a", "b", "lost.part"]);
+    }
+}

@@ -138,7 +138,9 @@ impl View {
         }
         if failed <= MAX_TOLD || self.reporter.is_for_programs() {
             let path = clean(path, MAX_NAME);
-            self.reporter.event(&Event::FileFailed { path, kind, message: message.to_owned() });
+            // Some failures name their file themselves.
+            let message = message.strip_prefix(&format!("{path}: ")).unwrap_or(message).to_owned();
+            self.reporter.event(&Event::FileFailed { path, kind, message });
         }
         self.progress();
     }

@@ -9,3 +9,4 @@ mod fetch;
 mod local;
 mod origin;
 mod resume;
+mod tree;
