@@ -186,7 +186,7 @@ fn assert_loop_is_told_at_once(what: &str, address: SocketAddr, target: &str) {
         began.elapsed()
     });
     let fastest = took.min().unwrap();
-    println!("{what}: led back to itself, it answers within {fastest:?}");
+    eprintln!("{what}: led back to itself, it answers within {fastest:?}");
     assert!(fastest < Duration::from_millis(100), "{what}: {fastest:?}");
 }
 
