@@ -62,7 +62,7 @@ async fn a_thousand_slow_clients_are_closed_while_others_see_no_delay() {
     let server = Server::with(config).await;
     server.file("a", "a");
     let mut slow = Vec::new();
-    for _ in 0..1_000 {
+    for _ in 0..MANY {
         let mut client = server.connect().await;
         slow.push(tokio::spawn(async move {
             for byte in b"GET / HTTP/1.1\r\nHost: test\r\nx-slow: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy" {
@@ -84,12 +84,15 @@ async fn a_thousand_slow_clients_are_closed_while_others_see_no_delay() {
     }
 }
 
+/// Clients that misbehave at once.
+const MANY: usize = 1_000;
+
 /// Nobody reads the body of a POST to a file, so its client has its answer and a close long before it is done.
 #[tokio::test]
 async fn dribbled_bodies_hold_nothing() {
     let mut server = Server::with(quick()).await;
     let mut clients = Vec::new();
-    for _ in 0..50 {
+    for _ in 0..MANY {
         let mut client = server.connect().await;
         client.send("POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n").await;
         clients.push(tokio::spawn(async move {
@@ -104,7 +107,7 @@ async fn dribbled_bodies_hold_nothing() {
     for client in clients {
         timeout(PATIENCE, client).await.unwrap().unwrap();
     }
-    for _ in 0..50 {
+    for _ in 0..MANY {
         assert_eq!(server.outcome().await.end, HttpEnd::Closed);
     }
 }

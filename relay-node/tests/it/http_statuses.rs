@@ -1,9 +1,11 @@
 //! What each request gets, byte for byte where the RFC is.
 
 use crate::http_support::{Reply, Server};
-use relay_node::access_log::AccessFormat;
-use relay_node::http::{HttpConfig, HttpEnd};
+use relay_node::access_log::{AccessFormat, AccessLog};
+use relay_node::http::{HttpConfig, HttpEnd, HttpFace};
+use relay_node::root::DocumentRoot;
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
 
 /// The head with the parts replaced that change from run to run.
 fn canonical(reply: &Reply) -> String {
@@ -149,6 +151,31 @@ async fn no_inner_detail_in_any_error() {
         let reply = server.get(target, "").await;
         let text = reply.text();
         assert!(!text.contains(&path) && !text.contains("os error") && !text.contains("script>"), "{text}");
+    }
+}
+
+/// Some files of Linux's own hold less than they say.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_fails_inside_is_a_500_without_the_reason() {
+    let root = std::path::Path::new("/sys/kernel");
+    if !root.join("uevent_seqnum").exists() {
+        eprintln!("SKIPPED what_fails_inside_is_a_500_without_the_reason: there is no {}", root.display());
+        return;
+    }
+    let server = Server::with_face(HttpConfig::default(), AccessFormat::Combined, |_| {
+        let root = Arc::new(DocumentRoot::open(root, false).unwrap());
+        HttpFace::new(root, HttpConfig::default(), Arc::new(AccessLog::off()))
+    })
+    .await;
+    for (fields, kind) in
+        [("", "text/html; charset=utf-8"), ("Accept: application/json\r\n", "application/json")]
+    {
+        let reply = server.get("/uevent_seqnum", fields).await;
+        assert_eq!((reply.status, reply.field("content-type")), (500, kind));
+        let text = reply.text();
+        assert!(text.contains("its log says why"), "{text}");
+        assert!(!text.contains("/sys") && !text.contains("end of file") && !text.contains("EOF"), "{text}");
     }
 }
 
