@@ -35,6 +35,24 @@ pub struct Sample {
     pub client_peak: f64,
 }
 
+impl Sample {
+    /// What is known when only the client was watched.
+    #[allow(clippy::cast_precision_loss, reason = "sizes below 2^53 are exact in an f64")]
+    pub fn of_client(size: u64, seconds: f64, used: Usage) -> Sample {
+        Sample {
+            seconds,
+            megabytes_a_second: size as f64 / 1e6 / seconds,
+            relay_cpu: f64::NAN,
+            origin_cpu: f64::NAN,
+            client_cpu: used.cpu.as_secs_f64() / (size as f64 / 1e9),
+            machine_cpu: f64::NAN,
+            relay_peak: f64::NAN,
+            origin_peak: f64::NAN,
+            client_peak: used.peak_kib as f64 / 1024.0,
+        }
+    }
+}
+
 /// Fetches `file` into `out` once and measures it. What lay at `out` is removed first, outside the time.
 pub fn measure(chain: &mut Chain, file: &Path, out: &Path) -> Result<Sample> {
     let size = file.metadata()?.len();

@@ -1,9 +1,9 @@
 //! `relay-bench grid`: every variant in every cell of hops × clients × file sizes, the variants taking turns in a cell.
 //!
 //! A cell's work is shared by its clients: each fetches the file again and again, a process a fetch, until the cell's
-//! number of fetches is done.
+//! number of fetches is done. The whole is bounded in time: a variant that is slow fetches fewer times in a round, and cells
+//! for which no time is left are named instead of measured.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -28,16 +28,19 @@ use crate::sample;
 use crate::stats::Spread;
 
 /// What to measure.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Options {
+    /// A short run: small and 32 MiB files, 1 and 16 clients, one round, 5 minutes at most
+    #[arg(long, conflicts_with_all = ["clients", "sizes", "rounds", "budget", "fetches", "round_seconds", "minutes"])]
+    quick: bool,
     /// Numbers of relays
     #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 3, 5, 10])]
     relays: Vec<usize>,
     /// Numbers of clients at once
-    #[arg(long, value_delimiter = ',', default_values_t = [1])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 256])]
     clients: Vec<usize>,
     /// File sizes
-    #[arg(long, value_delimiter = ',', default_value = "256MiB", value_parser = sample::parse_size)]
+    #[arg(long, value_delimiter = ',', default_value = "4KiB,1MiB,256MiB", value_parser = sample::parse_size)]
     sizes: Vec<u64>,
     /// Rounds that count in each cell; one more comes before them as a warm-up
     #[arg(long, default_value_t = 3)]
@@ -48,15 +51,47 @@ pub struct Options {
     /// Fetches in a cell's round, at most (but one for each client at least)
     #[arg(long, default_value_t = 200)]
     fetches: usize,
+    /// How long one variant's round should take at most, in seconds
+    #[arg(long, default_value_t = 8.0)]
+    round_seconds: f64,
+    /// How long all of it may take, in minutes
+    #[arg(long, default_value_t = 60.0)]
+    minutes: f64,
     /// What to run
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Variant::Relay, Variant::Bound, Variant::Haproxy, Variant::NginxStream, Variant::Socat])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Variant::Relay, Variant::Bound, Variant::Haproxy, Variant::NginxStream, Variant::Socat, Variant::Ssh])]
     peers: Vec<Variant>,
-    /// Where the bytes end
-    #[arg(long, value_enum, default_value_t = Sink::Null)]
-    sink: Sink,
+    /// Where the bytes end; a file is measured with one client and the largest size only
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Sink::Null, Sink::File])]
+    sinks: Vec<Sink>,
     #[command(flatten)]
     output: Output,
 }
+
+impl Options {
+    fn meant(&self) -> Options {
+        if !self.quick {
+            return self.clone();
+        }
+        Options {
+            clients: vec![1, 16],
+            sizes: vec![4 << 10, 32 << 20],
+            rounds: 1,
+            budget: 128 << 20,
+            fetches: 64,
+            round_seconds: 1.5,
+            minutes: 5.0,
+            ..self.clone()
+        }
+    }
+
+    fn wants(&self, sink: Sink, clients: usize, size: u64) -> bool {
+        let is_least = self.clients.iter().all(|&c| c >= clients);
+        sink == Sink::Null || (is_least && self.sizes.iter().all(|&s| s <= size))
+    }
+}
+
+/// A client of `ssh -J` starts a process for each jump; more of them than this would measure the machine's limits.
+const MOST_SSH: usize = 64;
 
 /// One round of one cell.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -81,6 +116,7 @@ struct Cell {
     relays: usize,
     clients: usize,
     size: u64,
+    sink: Sink,
     rounds: Vec<Round>,
     /// Throughput of this project over this variant's, pair by pair.
     ratio: Option<Spread>,
@@ -88,7 +124,9 @@ struct Cell {
 
 /// Runs every cell and reports.
 pub fn run(options: &Options) -> Result<()> {
-    let (present, missing) = available(&options.peers);
+    let options = &options.meant();
+    let until = Instant::now() + Duration::from_secs_f64(options.minutes.clamp(0.0, 1440.0) * 60.0);
+    let (present, mut missing) = available(&options.peers);
     ensure!(!present.is_empty(), "nothing to run: {}", missing.join("; "));
     let programs: Vec<&str> = present.iter().flat_map(|v| v.programs()).copied().collect();
     let machine = Machine::describe(&programs);
@@ -103,9 +141,20 @@ pub fn run(options: &Options) -> Result<()> {
                 .iter()
                 .map(|&v| Chain::start(v, relays, &file, &home.path().join(format!("{size}-{relays}"))))
                 .collect::<Result<Vec<Chain>>>()?;
-            for &clients in &options.clients {
-                cells.extend(cell(options, &mut chains, &file, home.path(), clients)?);
-                eprintln!("done: {relays} relays, {clients} clients, {}", sample::size_text(size));
+            for (&sink, &clients) in
+                options.sinks.iter().flat_map(|s| options.clients.iter().map(move |c| (s, c)))
+            {
+                if !options.wants(sink, clients, size) {
+                    continue;
+                }
+                let place =
+                    format!("{relays} relays, {clients} clients, {}, {sink:?}", sample::size_text(size));
+                if Instant::now() > until {
+                    missing.push(format!("{place}: no time was left"));
+                    continue;
+                }
+                cells.extend(cell(options, &mut chains, &file, home.path(), clients, sink, &mut missing)?);
+                eprintln!("done: {place}");
             }
         }
     }
@@ -123,38 +172,60 @@ fn cell(
     file: &Path,
     home: &Path,
     clients: usize,
+    sink: Sink,
+    missing: &mut Vec<String>,
 ) -> Result<Vec<Cell>> {
     let size = file.metadata()?.len();
     let affordable = usize::try_from(options.budget / size.max(1))?;
     let fetches = affordable.min(options.fetches).max(clients);
-    let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); chains.len()];
-    for chain in chains.iter_mut() {
-        round(chain, file, home, options.sink, clients, clients)?;
+    let mut chains: Vec<&mut Chain> = chains.iter_mut().collect();
+    chains.retain(|chain| {
+        let too_many = chain.variant == Variant::Ssh && clients * (chain.relays.len() + 1) > MOST_SSH;
+        if too_many {
+            missing.push(format!(
+                "ssh -J, {} relays, {clients} clients: too many processes",
+                chain.relays.len()
+            ));
+        }
+        !too_many
+    });
+    // The warm-up tells how much of the work fits into a round's time.
+    let mut running = Vec::new();
+    for chain in chains {
+        let started = Instant::now();
+        round(chain, file, home, sink, clients, clients)?;
+        let batches = options.round_seconds / started.elapsed().as_secs_f64().max(1e-3);
+        running.push((chain, fetches.min(clients * whole(batches)), Vec::new()));
     }
     for number in 0..options.rounds {
-        for turn in 0..chains.len() {
-            let i = (turn + number) % chains.len();
-            if let (Some(chain), Some(rounds)) = (chains.get_mut(i), rounds.get_mut(i)) {
-                rounds.push(round(chain, file, home, options.sink, clients, fetches)?);
+        for turn in 0..running.len() {
+            let i = (turn + number) % running.len();
+            if let Some((chain, fetches, rounds)) = running.get_mut(i) {
+                rounds.push(round(chain, file, home, sink, clients, *fetches)?);
             }
         }
     }
     let rates = |rounds: &[Round]| -> Vec<f64> { rounds.iter().map(|r| r.megabytes_a_second).collect() };
-    let mine =
-        chains.iter().position(|c| c.variant == Variant::Relay).and_then(|i| rounds.get(i)).map(|r| rates(r));
-    Ok(chains
-        .iter()
-        .zip(rounds)
-        .map(|(chain, rounds)| Cell {
+    let mine = running.iter().find(|(c, ..)| c.variant == Variant::Relay).map(|(_, _, r)| rates(r));
+    Ok(running
+        .into_iter()
+        .map(|(chain, _, rounds)| Cell {
             variant: chain.variant,
             name: chain.variant.name(),
             relays: chain.relays.len(),
             clients,
             size,
+            sink,
             ratio: mine.as_ref().and_then(|mine| Spread::of_ratios(mine, &rates(&rounds))),
             rounds,
         })
         .collect())
+}
+
+/// As a whole number, 1 at least.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
+fn whole(batches: f64) -> usize {
+    batches.clamp(1.0, 1e6) as usize
 }
 
 #[allow(clippy::cast_precision_loss, reason = "sizes below 2^53 are exact in an f64")]
@@ -251,6 +322,7 @@ fn text(cells: &[Cell]) -> String {
         "relays",
         "clients",
         "size",
+        "to",
         "MB/s",
         "this project ÷ it",
         "files/s",
@@ -268,6 +340,7 @@ fn text(cells: &[Cell]) -> String {
                 cell.relays.to_string(),
                 cell.clients.to_string(),
                 sample::size_text(cell.size),
+                format!("{:?}", cell.sink).to_lowercase(),
                 spread(of(|r| r.megabytes_a_second), if cell.size < 1 << 20 { 2 } else { 0 }),
                 spread(cell.ratio, 2),
                 median(of(|r| r.files_a_second), 1),
@@ -281,41 +354,105 @@ fn text(cells: &[Cell]) -> String {
     table(&head, &rows)
 }
 
-/// One chart for each axis that has more than one place on it.
+/// A cell's figure that is drawn.
+type Figure = fn(&Round) -> f64;
+
+/// Along each axis that has more than one place, the others held: how much, how dear, how soon.
 fn charts(options: &Options, cells: &[Cell]) -> Result<()> {
+    let largest = options.sizes.iter().max().copied().unwrap_or(0);
+    let least = options.sizes.iter().min().copied().unwrap_or(0);
+    let few = options.clients.iter().min().copied().unwrap_or(1);
+    // The number of relays that the other charts hold: 3 where that is measured.
+    let some =
+        options.relays.iter().copied().find(|&r| r == 3).or(options.relays.last().copied()).unwrap_or(0);
+    let out = &options.output;
+    let by_relays = |name: &str, title: &str, unit: &str, size: u64, sink: Sink, figure: Figure| {
+        let chosen = |c: &Cell| c.size == size && c.clients == few && c.sink == sink;
+        let title = format!("{title}; {}, {few} client(s)", sample::size_text(size));
+        out.chart(name, &drawing(cells, chosen, &title, "relays", unit, |c| c.relays as u64, figure))
+    };
     if options.relays.len() > 1 {
-        let svg = drawing(cells, "Throughput and the number of relays", "relays", |c| c.relays as u64);
-        options.output.chart("grid-relays", &svg)?;
+        for (name, title, sink) in [
+            ("grid-relays", "Throughput to nowhere and the number of relays", Sink::Null),
+            ("grid-relays-file", "Throughput to a file and the number of relays", Sink::File),
+        ] {
+            if options.sinks.contains(&sink) {
+                by_relays(name, title, "MB/s; more is better", largest, sink, |r| r.megabytes_a_second)?;
+            }
+        }
+        let sink = options.sinks.first().copied().unwrap_or(Sink::Null);
+        by_relays("grid-relay-cpu", "CPU of a relay", "seconds a GB; less is better", largest, sink, |r| {
+            r.relay_cpu
+        })?;
+        by_relays(
+            "grid-first-byte",
+            "Time to the first byte",
+            "milliseconds; less is better",
+            least,
+            sink,
+            |r| r.first_byte,
+        )?;
+        by_relays(
+            "grid-files",
+            "Small files, one after the other",
+            "files a second; more is better",
+            least,
+            sink,
+            |r| r.files_a_second,
+        )?;
     }
     if options.clients.len() > 1 {
-        let svg =
-            drawing(cells, "Throughput and the number of clients", "clients at once", |c| c.clients as u64);
-        options.output.chart("grid-clients", &svg)?;
+        for (name, size, unit, figure) in [
+            (
+                "grid-clients",
+                largest,
+                "MB/s, all together; more is better",
+                (|r| r.megabytes_a_second) as Figure,
+            ),
+            ("grid-clients-files", least, "files a second, all together; more is better", |r| {
+                r.files_a_second
+            }),
+        ] {
+            let chosen = |c: &Cell| c.size == size && c.relays == some && c.sink == Sink::Null;
+            let title = format!("Clients at once; {}, {some} relays", sample::size_text(size));
+            out.chart(
+                name,
+                &drawing(cells, chosen, &title, "clients at once", unit, |c| c.clients as u64, figure),
+            )?;
+        }
     }
-    if options.sizes.len() > 1 {
-        let svg = drawing(cells, "Throughput and the file's size", "bytes", |c| c.size);
-        options.output.chart("grid-sizes", &svg)?;
+    if options.sizes.len() > 2 {
+        let chosen = |c: &Cell| c.clients == few && c.relays == some && c.sink == Sink::Null;
+        let title = format!("Throughput and the file's size; {some} relays, {few} client(s)");
+        let unit = "MB/s; more is better";
+        out.chart(
+            "grid-sizes",
+            &drawing(cells, chosen, &title, "bytes", unit, |c| c.size, |r| r.megabytes_a_second),
+        )?;
     }
     Ok(())
 }
 
-/// A line a variant; cells that share a place on the axis are averaged there.
+/// A line a variant over the chosen cells.
 #[allow(clippy::cast_precision_loss, reason = "a chart is no finer than an f64")]
-fn drawing(cells: &[Cell], title: &str, x_unit: &str, x: impl Fn(&Cell) -> u64) -> String {
-    let mut lines: Vec<(&'static str, BTreeMap<u64, Vec<f64>>)> = Vec::new();
-    for cell in cells {
-        let Some(rate) = Spread::of(cell.rounds.iter().map(|r| r.megabytes_a_second)) else { continue };
-        if !lines.iter().any(|(name, _)| *name == cell.name) {
-            lines.push((cell.name, BTreeMap::new()));
+fn drawing(
+    cells: &[Cell],
+    is_chosen: impl Fn(&Cell) -> bool,
+    title: &str,
+    x_unit: &str,
+    y_unit: &str,
+    x: impl Fn(&Cell) -> u64,
+    figure: Figure,
+) -> String {
+    let mut lines: Vec<chart::Line> = Vec::new();
+    for cell in cells.iter().filter(|c| is_chosen(c)) {
+        let Some(value) = Spread::of(cell.rounds.iter().map(figure)) else { continue };
+        if !lines.iter().any(|(name, _)| name == cell.name) {
+            lines.push((cell.name.to_owned(), Vec::new()));
         }
-        if let Some((_, points)) = lines.iter_mut().find(|(name, _)| *name == cell.name) {
-            points.entry(x(cell)).or_default().push(rate.median);
+        if let Some((_, points)) = lines.iter_mut().find(|(name, _)| name == cell.name) {
+            points.push((x(cell) as f64, value.median));
         }
     }
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let lines: Vec<chart::Line> = lines
-        .into_iter()
-        .map(|(name, points)| (name.to_owned(), points.iter().map(|(x, y)| (*x as f64, mean(y))).collect()))
-        .collect();
-    chart::lines(title, x_unit, "MB/s, all clients together; more is better", &lines)
+    chart::lines(title, x_unit, y_unit, &lines)
 }

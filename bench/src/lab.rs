@@ -8,12 +8,12 @@
 //! reach the origin has to go through the relays, as in the networks that this is for.
 
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
@@ -21,10 +21,11 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Serialize;
 
 use crate::chain::available;
+use crate::daemon::Daemon;
 use crate::fetch::{self, Sample, measure};
 use crate::link::{Link, MTU, Treatment};
 use crate::machine::Machine;
-use crate::peers::{Chain, Variant};
+use crate::peers::{Chain, Invocation, Variant, own, relay_node_on};
 use crate::platform;
 use crate::report::{Output, median, spread, table};
 use crate::sample;
@@ -76,6 +77,10 @@ pub struct Options {
     /// What to run
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Variant::Relay, Variant::Ssh, Variant::Socat, Variant::Aria2])]
     peers: Vec<Variant>,
+    /// Instead of a line of hosts: two routes to one origin, each alone and both in one route file. The first two delays and
+    /// rates are those of the routes, for both of their links; --cut cuts the first link of route 1 or 2
+    #[arg(long)]
+    two_routes: bool,
     /// A further option for relay-client (again and again), like --client-option=--connections=16
     #[arg(long, allow_hyphen_values = true)]
     client_option: Vec<String>,
@@ -99,6 +104,9 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     ensure!(!options.delays.is_empty(), "a chain has one link at least");
+    if options.two_routes {
+        return two_routes(options);
+    }
     let (present, missing) = available(&options.peers);
     let programs: Vec<&str> = present.iter().flat_map(|v| v.programs()).copied().collect();
     let machine = Machine::describe(&programs);
@@ -132,9 +140,7 @@ fn rounds(
     for &variant in variants {
         let mut chain = Chain::start_at(variant, &hosts.sites(), hosts.client()?, file, work)?;
         chain.client_options.clone_from(&options.client_option);
-        let (name, congestion) = (variant.name(), congestion.to_owned());
-        running
-            .push((chain, Series { variant, name, congestion, samples: Vec::new(), failures: Vec::new() }));
+        running.push((chain, Series::new(variant, variant.name(), congestion)));
     }
     let out = work.join("arrived");
     let warm_up = usize::from(options.warm_up);
@@ -148,10 +154,8 @@ fn rounds(
                 Ok(sample)
             });
             eprintln!("{congestion}, round {}, {}: {}", round + 1, series.name, told(&result));
-            match result {
-                _ if round < warm_up => {}
-                Ok(sample) => series.samples.push(sample),
-                Err(error) => series.failures.push(format!("{error:#}")),
+            if round >= warm_up {
+                series.take(result);
             }
             fetch::clear(&out)?;
         }
@@ -200,35 +204,173 @@ fn text(series: &[Series]) -> String {
     table(&["", "congestion", "Mbit/s", "seconds", "relay CPU s/GB", "failed"], &rows)
 }
 
-/// Namespaces in a line, with links between neighbours. Dropping it removes them.
+/// Two routes from one client to one origin, which have no link in common.
+///
+/// ```text
+/// client  --link 1--  relay A  --link 2--  origin
+/// client  --link 3--  relay B  --link 4--  origin
+/// ```
+fn two_routes(options: &Options) -> Result<()> {
+    let machine = Machine::describe(&[]);
+    let home = sample::workspace()?;
+    let files = home.path().join("files");
+    fs::create_dir(&files)?;
+    let file = sample::create(&files, "sample", options.size)?;
+    let mut series = Vec::new();
+    for congestion in &options.congestion {
+        let hosts = Hosts::two_routes(options, congestion)?;
+        let ways = Ways::start(&hosts, &files, home.path())?;
+        let mut all: Vec<Series> =
+            Ways::NAMES.iter().map(|name| Series::new(Variant::Relay, name, congestion)).collect();
+        for round in 0..options.rounds {
+            for turn in 0..all.len() {
+                let way = (turn + round) % all.len();
+                let Some(series) = all.get_mut(way) else { continue };
+                let result = hosts.with_cut(options, || ways.fetch(way, options, &file, home.path()));
+                eprintln!("{congestion}, round {}, {}: {}", round + 1, series.name, told(&result));
+                series.take(result);
+            }
+        }
+        hosts.tell();
+        series.extend(all);
+    }
+    println!("{}", machine.text());
+    println!("two routes; of each route both links alike. {}", case(options));
+    println!("{}", text(&series));
+    for of_one in series.chunks(Ways::NAMES.len()) {
+        let rates = |s: &Series| s.samples.iter().map(|s| s.megabytes_a_second).collect::<Vec<f64>>();
+        if let [first, second, both] = of_one {
+            let best: Vec<f64> = rates(first).iter().zip(rates(second)).map(|(a, b)| a.max(b)).collect();
+            let ratio = spread(Spread::of_ratios(&rates(both), &best), 2);
+            println!("{}: both routes ÷ the better one alone: {ratio}", both.congestion);
+        }
+    }
+    options.output.json("lab-two-routes", &machine, &[], &series)
+}
+
+/// The programs of the two routes, and their route files.
+struct Ways {
+    // Kept, for dropping them ends the processes.
+    _nodes: Vec<Daemon>,
+    client: Site,
+    routes: [PathBuf; 3],
+}
+
+impl Ways {
+    const NAMES: [&str; 3] = ["route 1 alone", "route 2 alone", "both routes"];
+
+    fn start(hosts: &Hosts, files: &Path, home: &Path) -> Result<Ways> {
+        let log = |name: &str| home.join(format!("{name}.log"));
+        // The origin has an address on either route; all namespaces are its own, so the port is free.
+        let (origin_a, origin_b) = (hosts.site(3, 2)?, hosts.site(3, 4)?);
+        let addresses = [&origin_a, &origin_b].map(|site| SocketAddr::new(site.ip(), 9000));
+        let origin = relay_node_on(&origin_a, &addresses, files, &log("origin"))?;
+        let mut nodes = vec![origin];
+        let mut lines = Vec::new();
+        for (host, link, origin) in [(1, 1, addresses[0]), (2, 3, addresses[1])] {
+            let site = hosts.site(host, link)?;
+            let relay = SocketAddr::new(site.ip(), 9000);
+            nodes.push(relay_node_on(&site, &[relay], home, &log(&format!("relay-{host}")))?);
+            lines.push(format!("sample\n{relay}\n{origin}\n"));
+        }
+        let routes = ["route-1.txt", "route-2.txt", "routes.txt"].map(|name| home.join(name));
+        let both = lines.join("or\n");
+        for (path, text) in routes.iter().zip(lines.iter().chain([&both])) {
+            fs::write(path, text)?;
+        }
+        Ok(Ways { _nodes: nodes, client: hosts.client()?, routes })
+    }
+
+    fn fetch(&self, way: usize, options: &Options, file: &Path, home: &Path) -> Result<Sample> {
+        let (out, route) = (home.join("arrived"), self.routes.get(way).context("no such way")?);
+        fetch::clear(&out)?;
+        let mut client = Invocation::new(own("relay-client")?, &[&route, &"--quiet", &"-o", &out]);
+        client.arguments.extend(options.client_option.iter().map(Into::into));
+        self.client.enclose(&mut client);
+        let started = Instant::now();
+        let used = fetch::run(&[vec![client]])?;
+        let seconds = started.elapsed().as_secs_f64();
+        sample::ensure_same(&out, file)?;
+        fetch::clear(&out)?;
+        Ok(Sample::of_client(options.size, seconds, used))
+    }
+}
+
+impl Series {
+    fn new(variant: Variant, name: &'static str, congestion: &str) -> Series {
+        Series { variant, name, congestion: congestion.to_owned(), samples: Vec::new(), failures: Vec::new() }
+    }
+
+    fn take(&mut self, result: Result<Sample>) {
+        match result {
+            Ok(sample) => self.samples.push(sample),
+            Err(error) => self.failures.push(format!("{error:#}")),
+        }
+    }
+}
+
+/// A link between two hosts: its delay in milliseconds and its rate in Mbit/s.
+#[derive(Clone, Copy)]
+struct Joint {
+    left: usize,
+    right: usize,
+    delay: u64,
+    rate: u64,
+}
+
+/// Namespaces, with links between some of them. Dropping it removes them.
 struct Hosts {
     names: Vec<String>,
     links: Vec<Link>,
 }
 
 impl Hosts {
+    /// In a line: host i and i+1 share link i+1.
     fn build(options: &Options, congestion: &str) -> Result<Hosts> {
+        let joints = options.delays.iter().enumerate().map(|(i, &delay)| {
+            let rate = *options.rates.get(i).or(options.rates.last()).context("no rate is given")?;
+            Ok(Joint { left: i, right: i + 1, delay, rate })
+        });
+        let joints: Vec<Joint> = joints.collect::<Result<_>>()?;
+        Hosts::join(&joints, 2 * options.delays.iter().sum::<u64>(), options, congestion)
+    }
+
+    /// Two ways from host 0 to host 3.
+    fn two_routes(options: &Options, congestion: &str) -> Result<Hosts> {
+        let of = |all: &[u64], i: usize| {
+            all.get(i).or(all.first()).copied().context("no delay or no rate is given")
+        };
+        let mut joints = Vec::new();
+        for (route, relay) in [(0, 1), (1, 2)] {
+            let (delay, rate) = (of(&options.delays, route)?, of(&options.rates, route)?);
+            joints.push(Joint { left: 0, right: relay, delay, rate });
+            joints.push(Joint { left: relay, right: 3, delay, rate });
+        }
+        let longest = joints.iter().map(|j| j.delay).max().unwrap_or(0);
+        Hosts::join(&joints, 4 * longest, options, congestion)
+    }
+
+    /// Makes the hosts and joins them; `round_trip` in milliseconds is for the queues.
+    fn join(joints: &[Joint], round_trip: u64, options: &Options, congestion: &str) -> Result<Hosts> {
         let mut hosts = Hosts { names: Vec::new(), links: Vec::new() };
-        for i in 0..=options.delays.len() {
+        for i in 0..=joints.iter().map(|j| j.right).max().unwrap_or(0) {
             let name = format!("relay-lab-{}-{i}", std::process::id());
             ip(&["netns", "add", &name])?;
             hosts.names.push(name.clone());
             ip(&["-n", &name, "link", "set", "lo", "up"])?;
             set_congestion(&name, congestion)?;
         }
-        let round_trip = Duration::from_millis(2 * options.delays.iter().sum::<u64>());
-        for (i, &delay) in options.delays.iter().enumerate() {
-            let mbits = *options.rates.get(i).or(options.rates.last()).context("no rate is given")?;
-            let product = mbits * 125_000 * u64::try_from(round_trip.as_millis())? / 1000;
+        for (i, joint) in joints.iter().enumerate() {
+            let product = joint.rate * 125_000 * round_trip / 1000;
             let treatment = Treatment {
-                delay: Duration::from_millis(delay),
-                rate: mbits * 1_000_000,
+                delay: Duration::from_millis(joint.delay),
+                rate: joint.rate * 1_000_000,
                 queue: options.queue.unwrap_or(product).max(20 * MTU as u64),
                 loss: options.loss / 100.0,
                 seed: options.seed.wrapping_mul(1000).wrapping_add(i as u64),
             };
-            let left = hosts.device(i, i + 1, 1)?;
-            let right = hosts.device(i + 1, i + 1, 2)?;
+            let left = hosts.device(joint.left, i + 1, 1)?;
+            let right = hosts.device(joint.right, i + 1, 2)?;
             hosts.links.push(Link::start(&left, &right, treatment)?);
         }
         Ok(hosts)
@@ -259,24 +401,27 @@ impl Hosts {
         Ok(file)
     }
 
-    fn site(&self, host: usize) -> Result<Site> {
+    /// A host by its end of a link, which is the link's right one unless it is the client.
+    fn site(&self, host: usize, link: usize) -> Result<Site> {
         let name = self.names.get(host).context("no such host")?;
-        let address = Ipv4Addr::new(10, 77, u8::try_from(host)?, 2);
+        let address = Ipv4Addr::new(10, 77, u8::try_from(link)?, 2);
         Ok(Site::in_namespace(PathBuf::from(NAMESPACES).join(name), address))
     }
 
-    /// Relays and origin, each listening on the link towards the client.
+    /// Relays and origin of a line, each listening on the link towards the client.
     fn sites(&self) -> Vec<Site> {
-        (1..self.names.len()).filter_map(|i| self.site(i).ok()).collect()
+        (1..self.names.len()).filter_map(|i| self.site(i, i).ok()).collect()
     }
 
     fn client(&self) -> Result<Site> {
-        self.site(0)
+        self.site(0, 0)
     }
 
     /// Does something, with the chosen link cut for a while when that is asked for.
     fn with_cut<T>(&self, options: &Options, work: impl FnOnce() -> T) -> T {
-        let Some(link) = options.cut.and_then(|n| self.links.get(n.checked_sub(1)?)) else { return work() };
+        // Of two routes the first links are numbers 1 and 3.
+        let number = options.cut.map(|n| if options.two_routes { (2 * n).saturating_sub(1) } else { n });
+        let Some(link) = number.and_then(|n| self.links.get(n.checked_sub(1)?)) else { return work() };
         let (is_cut, after, length) = (&link.is_cut, options.cut_after, options.cut_for);
         thread::scope(|scope| {
             scope.spawn(move || {

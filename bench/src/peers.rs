@@ -116,7 +116,8 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    fn new(program: PathBuf, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Invocation {
+    /// A program that writes to nobody.
+    pub fn new(program: PathBuf, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Invocation {
         Invocation {
             program,
             arguments: arguments.iter().map(|a| a.as_ref().to_owned()).collect(),
@@ -295,9 +296,21 @@ fn relay_node_at(site: &Site, root: &Path, log: &Path) -> Result<Daemon> {
     Daemon::start_announcing("relay-node", relay_node_command(site, root)?, log)
 }
 
+/// A node that listens on chosen addresses.
+pub fn relay_node_on(site: &Site, addresses: &[SocketAddr], root: &Path, log: &Path) -> Result<Daemon> {
+    Daemon::start_announcing("relay-node", relay_node_listening(site, addresses, root)?, log)
+}
+
 fn relay_node_command(site: &Site, root: &Path) -> Result<Command> {
+    relay_node_listening(site, &[SocketAddr::new(site.ip(), 0)], root)
+}
+
+fn relay_node_listening(site: &Site, addresses: &[SocketAddr], root: &Path) -> Result<Command> {
     let mut command = site.command(&own("relay-node")?);
-    command.arg("--listen").arg(format!("{}:0", site.ip())).arg("--root").arg(root);
+    for address in addresses {
+        command.arg("--listen").arg(address.to_string());
+    }
+    command.arg("--root").arg(root);
     command.args(["--allow-next", site.neighbours()]);
     Ok(command)
 }

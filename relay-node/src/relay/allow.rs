@@ -52,7 +52,14 @@ impl What {
             return Some(What::Network(IpNet::from(canonical(address))));
         }
         if let Ok(network) = text.parse::<IpNet>() {
-            return Some(What::Network(network.trunc()));
+            let network = network.trunc();
+            // A network of one address is that address, in the form in which addresses are compared.
+            let is_one = network.prefix_len() == network.max_prefix_len();
+            return Some(What::Network(if is_one {
+                IpNet::from(canonical(network.addr()))
+            } else {
+                network
+            }));
         }
         let host = Host::try_from(text.to_owned()).ok()?;
         // Dots alone are no host, and an address with a dot behind it is no name.
@@ -210,6 +217,9 @@ mod tests {
         assert!(!allows(&["192.0.2.0/24"], "any.example:80", "192.0.3.1"));
         assert!(allows(&["[2001:db8::1]:80"], "[2001:db8::1]:80", "2001:db8::1"));
         assert!(!allows(&["192.0.2.1"], "pchost1:80", "192.0.2.2"));
+        // A network of one address is written, and compared, as that address.
+        assert!(allows(&["::ffff:192.0.2.1/128"], "192.0.2.1:80", "192.0.2.1"));
+        assert!(allows(&["::/128"], "[::]:80", "::"));
     }
 
     #[test]
