@@ -2,11 +2,12 @@
 //!
 //! This is the one place that makes connections, so that other transports can be put here.
 
+use crate::address::canonical;
 use crate::congestion::Congestion;
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -148,17 +149,6 @@ async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 /// The most name lookups at once in this process.
 static LOOKUPS: Semaphore = Semaphore::const_new(64);
-
-/// The form in which addresses are compared and dialled: an IPv4 address that came as IPv6 is IPv4 again, and the unspecified
-/// address, which reaches the machine itself, is loopback.
-#[must_use]
-pub fn canonical(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        other => other,
-    }
-}
 
 /// The most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;

@@ -3,6 +3,7 @@
 //! | module | what belongs in it |
 //! | --- | --- |
 //! | [`frames`] | reading and writing frames on a stream, never a byte more than the frame has |
+//! | [`address`] | what an address leads to, and whose it is |
 //! | [`dial`] | name lookup and connect within one time limit, with a say for whoever must allow the address |
 //! | [`congestion`] | which congestion control their sockets get |
 //! | [`chain`] | the client's walk through a route: `open`, the `hello`s, and who failed |
@@ -10,6 +11,7 @@
 //!
 //! It runs the protocol and nothing else: no files on disk, no terminals, no policies, no retries.
 
+pub mod address;
 pub mod chain;
 pub mod congestion;
 pub mod dial;

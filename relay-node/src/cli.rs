@@ -83,8 +83,9 @@ pub struct Settings {
 
     /// Relay to this next hop: a host, host:port, an address, a network such as 10.1.0.0/16, or * (again and again)
     ///
-    /// Without it the node relays to loopback addresses alone; with it, only to what it names. A name allows whatever
-    /// address it resolves to. * is an open relay; it still leaves out loopback and link-local addresses.
+    /// Without it the node relays to loopback addresses alone; with it, only to what it names. A name
+    /// allows whatever address it leads to, but for loopback and link-local ones: those must be named themselves (localhost
+    /// is such a name). * is an open relay with the same exception.
     #[arg(
         long,
         value_name = "PATTERN",

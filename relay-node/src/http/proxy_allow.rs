@@ -5,8 +5,9 @@
 //! that name no address (`*`, `*.example.org`) reach public addresses only, whatever a name server says.
 
 use ipnet::IpNet;
+use relay_chain::address::{Kind, destination, is_localhost, kind};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// One `--allow-proxy`.
@@ -38,19 +39,6 @@ enum Hosts {
     Net(IpNet),
 }
 
-/// What an address is, in the order of how much harm can be done through it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Anybody can reach it.
-    Public,
-    /// It belongs to some network of somebody's own (RFC 1918, RFC 6598, RFC 4193).
-    Private,
-    /// It belongs to one link, or to many hosts at once.
-    Local,
-    /// This machine.
-    Loopback,
-}
-
 /// Whether a host may be dialled, as far as its name tells.
 pub fn could_match(rules: &[AllowProxy], host: &str, port: u16) -> bool {
     let host = plain_name(host);
@@ -61,10 +49,10 @@ pub fn could_match(rules: &[AllowProxy], host: &str, port: u16) -> bool {
     })
 }
 
-/// Whether an address may be dialled for a host. The address must be canonical.
+/// Whether an address may be dialled for a host.
 pub fn permits(rules: &[AllowProxy], host: &str, port: u16, address: IpAddr) -> bool {
     let host = plain_name(host);
-    let kind = kind(address);
+    let (kind, destination) = (kind(address), destination(address));
     rules.iter().filter(|rule| rule.has_port(port)).any(|rule| match &rule.hosts {
         Hosts::Public => kind == Kind::Public,
         Hosts::Below(end) => kind == Kind::Public && host.ends_with(end.as_str()),
@@ -74,29 +62,8 @@ pub fn permits(rules: &[AllowProxy], host: &str, port: u16, address: IpAddr) -> 
             Kind::Local => false,
         },
         Hosts::Name(_) => false,
-        Hosts::Net(net) => net.contains(&address),
+        Hosts::Net(net) => net.contains(&destination),
     })
-}
-
-/// The address that a connection really goes to: IPv4 inside IPv6 as IPv4, "any" as this machine.
-pub fn canonical(address: IpAddr) -> IpAddr {
-    let address = match address {
-        IpAddr::V6(address) => embedded(address).map_or(IpAddr::V6(address), IpAddr::V4),
-        IpAddr::V4(address) => IpAddr::V4(address),
-    };
-    match address {
-        IpAddr::V4(address) if address.octets().first() == Some(&0) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        address => address,
-    }
-}
-
-/// What a canonical address is.
-pub fn kind(address: IpAddr) -> Kind {
-    match address {
-        IpAddr::V4(address) => kind_of_v4(address),
-        IpAddr::V6(address) => kind_of_v6(address),
-    }
 }
 
 impl AllowProxy {
@@ -162,7 +129,7 @@ fn hosts(host: &str) -> Result<Hosts, &'static str> {
         return Ok(Hosts::Public);
     }
     if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(Hosts::Net(IpNet::from(canonical(address))));
+        return Ok(Hosts::Net(IpNet::from(destination(address))));
     }
     if host.contains('/') {
         return host.parse().map(|net: IpNet| Hosts::Net(net.trunc())).map_err(|_| "this is not a network");
@@ -186,48 +153,6 @@ fn plain_name(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-fn is_localhost(name: &str) -> bool {
-    name == "localhost" || name.ends_with(".localhost")
-}
-
-/// The IPv4 address that an IPv6 address leads to: mapped (RFC 4291 §2.5.5.2), compatible (§2.5.5.1), translated (RFC 6052
-/// §2.1), 6to4 (RFC 3056 §2).
-fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, high, low] = address.segments();
-    let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
-    match (a, b, c, d, e, f) {
-        (0, 0, 0, 0, 0, 0xffff) | (0x64, 0xff9b, 0, 0, 0, 0) => Some(v4(high, low)),
-        // :: and ::1 are no IPv4 addresses.
-        (0, 0, 0, 0, 0, 0) if high != 0 => Some(v4(high, low)),
-        (0x2002, ..) => Some(v4(b, c)),
-        _ => None,
-    }
-}
-
-fn kind_of_v4(address: Ipv4Addr) -> Kind {
-    let [a, b, ..] = address.octets();
-    match (a, b) {
-        (0 | 127, _) => Kind::Loopback,
-        (169, 254) | (224.., _) => Kind::Local,
-        (100, 64..=127) => Kind::Private,
-        _ if address.is_private() => Kind::Private,
-        // Protocol assignments and benchmarking networks are nobody's public host (RFC 6890).
-        (192, 0) if address.octets().get(2) == Some(&0) => Kind::Private,
-        (198, 18..=19) => Kind::Private,
-        _ => Kind::Public,
-    }
-}
-
-fn kind_of_v6(address: Ipv6Addr) -> Kind {
-    let first = address.segments().first().copied().unwrap_or(0);
-    match first {
-        _ if address.is_loopback() || address.is_unspecified() => Kind::Loopback,
-        0xfe80..=0xfebf | 0xff00.. => Kind::Local,
-        0xfc00..=0xfdff | 0xfec0..=0xfeff => Kind::Private,
-        _ => Kind::Public,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,7 +163,7 @@ mod tests {
 
     fn allowed(texts: &[&str], host: &str, port: u16, address: &str) -> bool {
         let rules = rules(texts);
-        could_match(&rules, host, port) && permits(&rules, host, port, canonical(address.parse().unwrap()))
+        could_match(&rules, host, port) && permits(&rules, host, port, address.parse().unwrap())
     }
 
     #[test]

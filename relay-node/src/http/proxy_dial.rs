@@ -2,8 +2,9 @@
 //! named limits.
 
 use super::cache::FetchError;
-use super::proxy_allow::{AllowProxy, canonical, could_match, permits};
+use super::proxy_allow::{AllowProxy, could_match, permits};
 use http::StatusCode;
+use relay_chain::address::canonical;
 use relay_chain::congestion::Congestion;
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,7 +1,7 @@
 //! Which next hops a node relays to. Nothing is relayed that no rule allows.
 
 use ipnet::IpNet;
-use relay_chain::dial::canonical;
+use relay_chain::address::{Kind, destination, is_localhost, kind};
 use relay_proto::address::{Hop, Host};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +18,8 @@ pub struct AllowNext {
 enum What {
     /// Everything but loopback and link-local addresses.
     Any,
-    /// A name, lower case, without a trailing dot. It allows whatever address it resolves to.
+    /// A name, lower case, without a trailing dot. Whoever else answers for it, it never leads to this machine or its links,
+    /// unless it is localhost.
     Name(String),
     Network(IpNet),
 }
@@ -49,7 +50,7 @@ impl What {
             return Some(What::Any);
         }
         if let Ok(address) = text.parse::<IpAddr>() {
-            return Some(What::Network(IpNet::from(canonical(address))));
+            return Some(What::Network(IpNet::from(destination(address))));
         }
         if let Ok(network) = text.parse::<IpNet>() {
             let network = network.trunc();
@@ -123,7 +124,7 @@ impl NextHopPolicy {
                 (What::Name(name), None) => *name == plain_name(hop.host.as_str()),
                 (What::Name(_), Some(_)) => false,
                 (What::Any | What::Network(_), None) => true,
-                (_, Some(address)) => rule.takes_address(canonical(address)),
+                (_, Some(address)) => rule.takes_address(address),
             }
         })
     }
@@ -131,10 +132,15 @@ impl NextHopPolicy {
     /// Whether `address`, which `hop`'s name resolved to, may be dialled.
     #[must_use]
     pub fn allows(&self, hop: &Hop, address: SocketAddr) -> bool {
-        let ip = canonical(address.ip());
         self.rules.iter().filter(|rule| rule.takes_port(address.port())).any(|rule| match &rule.what {
-            What::Name(name) => hop.host.ip().is_none() && *name == plain_name(hop.host.as_str()),
-            _ => rule.takes_address(ip),
+            What::Name(name) if hop.host.ip().is_none() && *name == plain_name(hop.host.as_str()) => {
+                match kind(address.ip()) {
+                    Kind::Public | Kind::Private => true,
+                    Kind::Loopback => is_localhost(name),
+                    Kind::Local => false,
+                }
+            }
+            _ => rule.takes_address(address.ip()),
         })
     }
 }
@@ -146,8 +152,8 @@ impl AllowNext {
 
     fn takes_address(&self, address: IpAddr) -> bool {
         match &self.what {
-            What::Any => !is_local(address),
-            What::Network(network) => network.contains(&address),
+            What::Any => matches!(kind(address), Kind::Public | Kind::Private),
+            What::Network(network) => network.contains(&destination(address)),
             What::Name(_) => false,
         }
     }
@@ -162,20 +168,6 @@ impl fmt::Display for NextHopPolicy {
             write!(f, "{rule}")?;
         }
         Ok(())
-    }
-}
-
-/// Addresses that `*` leaves out: loopback, link-local, and what is no single machine.
-fn is_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_broadcast()
-                || v4.is_multicast()
-                || v4.octets()[0] == 0
-        }
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_multicast(),
     }
 }
 
@@ -225,14 +217,37 @@ mod tests {
     #[test]
     fn a_star_leaves_out_this_machine() {
         assert!(allows(&["*"], "pchost1:80", "192.0.2.1"));
-        for local in
-            ["127.0.0.1", "::1", "0.0.0.0", "::", "169.254.0.1", "fe80::1", "::ffff:127.0.0.1", "224.0.0.1"]
-        {
+        for local in [
+            "127.0.0.1",
+            "::1",
+            "0.0.0.0",
+            "::",
+            "169.254.0.1",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+            "224.0.0.1",
+            "64:ff9b::127.0.0.1",
+            "2002:7f00:1::1",
+        ] {
             assert!(!allows(&["*"], "pchost1:80", local), "{local}");
         }
         assert!(allows(&["*", "127.0.0.0/8"], "pchost1:80", "127.0.0.1"));
         assert!(allows(&["*:80"], "pchost1:80", "192.0.2.1"));
         assert!(!allows(&["*:80"], "pchost1:81", "192.0.2.1"));
+    }
+
+    #[test]
+    fn a_name_does_not_lead_to_this_machine() {
+        assert!(allows(&["pchost1"], "pchost1:80", "10.0.0.1"));
+        for local in
+            ["127.0.0.1", "127.0.1.1", "::1", "0.0.0.0", "169.254.169.254", "fe80::1", "::ffff:127.0.0.1"]
+        {
+            assert!(!allows(&["pchost1"], "pchost1:80", local), "{local}");
+            // But the address itself can be named.
+            assert!(allows(&["pchost1", local], "pchost1:80", local), "{local}");
+        }
+        assert!(allows(&["localhost"], "localhost:80", "127.0.0.1"));
+        assert!(!allows(&["localhost"], "localhost:80", "169.254.0.1"));
     }
 
     #[test]

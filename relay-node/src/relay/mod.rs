@@ -16,6 +16,7 @@ use relay_proto::frame::FrameType;
 use relay_proto::hop::{Failed, Hello, Open};
 use relay_proto::limits::relay_budget;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -128,9 +129,21 @@ fn denied(hop: &Hop) -> Failed {
     Failed::new(FailureCode::Denied, Some(hop.clone()), &message)
 }
 
+/// Its name could match, but not what it leads to.
+fn denied_address(hop: &Hop, address: SocketAddr) -> Failed {
+    if hop.host.ip().is_some() {
+        return denied(hop);
+    }
+    // Where the name leads is for the node's log: a client could look up with it what only the node's network knows.
+    tracing::info!(%hop, %address, "not relayed: no --allow-next allows this address");
+    let message = "this node does not relay to where that name leads; its operator would allow it with --allow-next and the \
+                   address, which is in the node's log";
+    Failed::new(FailureCode::Denied, Some(hop.clone()), message)
+}
+
 fn not_dialled(hop: &Hop, error: &DialError) -> Failed {
     match error {
-        DialError::Denied(_) => denied(hop),
+        DialError::Denied(address) => denied_address(hop, *address),
         // The code says it all.
         DialError::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             Failed::new(FailureCode::Refused, Some(hop.clone()), "")
