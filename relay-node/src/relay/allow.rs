@@ -57,7 +57,7 @@ impl What {
             // A network of one address is that address, in the form in which addresses are compared.
             let is_one = network.prefix_len() == network.max_prefix_len();
             return Some(What::Network(if is_one {
-                IpNet::from(canonical(network.addr()))
+                IpNet::from(destination(network.addr()))
             } else {
                 network
             }));
