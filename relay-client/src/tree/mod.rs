@@ -228,6 +228,7 @@ impl Tree {
             pipes.extend((1..count).map(|number| run_pipe(shared, &way, None, number)));
             let mut result = Ok(());
             while !pipes.is_empty() || saver.is_busy() {
+                saver.set_last(pipes.is_empty());
                 tokio::select! {
                     Some(ended) = pipes.next(), if !pipes.is_empty() => {
                         if ended.is_err() {
@@ -266,6 +267,7 @@ impl Tree {
     /// Settles what is still on its way, sets the directories' times, and sees to it that all names survive a power cut.
     async fn finish(&mut self, ended: Result<(), Failure>) -> Result<(), Failure> {
         let mut ended = ended;
+        self.saver.set_last(true);
         while self.saver.is_busy() {
             let settled = settle(&self.shared, self.saver.saved().await);
             ended = ended.and(settled);

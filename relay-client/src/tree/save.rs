@@ -14,7 +14,7 @@ use relay_proto::file::FileFacts;
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -25,8 +25,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The most files of one batch. Each is an open descriptor, and so may be as many that wait for the next batch; both together stay
 /// far below the usual limit of 1,024.
 const MAX_BATCH: usize = 256;
-/// How long a batch waits to become full.
-const GATHER: Duration = Duration::from_millis(60);
+/// How long a batch waits to become full, unless nothing more can come.
+const GATHER: Duration = Duration::from_millis(150);
+/// How often it is looked whether more can come.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Threads that verify and write.
 const WRITERS: usize = 2;
 /// Bytes of files that were received and are not written yet, in KiB: the memory that a slow disk may cost.
@@ -85,7 +87,16 @@ pub struct Saver {
 pub struct Intake {
     jobs: Sender<Received>,
     room: Arc<Semaphore>,
-    under_way: Arc<AtomicUsize>,
+    expected: Arc<Expected>,
+}
+
+/// What is known of files to come.
+#[derive(Default)]
+struct Expected {
+    /// Files that were received, and what became of them is not told yet.
+    under_way: AtomicUsize,
+    /// No further file is being received.
+    is_last: AtomicBool,
 }
 
 /// A file that is written and not yet synced.
@@ -117,12 +128,13 @@ impl Saver {
                 .spawn(move || write_all(&take, walker, &written, &tell))?;
         }
         let touched = Arc::new(Mutex::new(BTreeSet::new()));
-        let (root, dirs) = (Arc::clone(root), Arc::clone(&touched));
+        let (root, dirs, expected) = (Arc::clone(root), Arc::clone(&touched), Arc::<Expected>::default());
+        let awaited = Arc::clone(&expected);
         thread::Builder::new()
             .name("sync".to_owned())
-            .spawn(move || commit_all(&batches, &root, &dirs, &tell))?;
+            .spawn(move || commit_all(&batches, &awaited, &root, &dirs, &tell))?;
         let room = Arc::new(Semaphore::new(MAX_WAITING_KIB as usize));
-        let intake = Intake { jobs, room, under_way: Arc::new(AtomicUsize::new(0)) };
+        let intake = Intake { jobs, room, expected };
         Ok(Saver { intake, saved, touched })
     }
 
@@ -135,19 +147,24 @@ impl Saver {
     /// Whether files are on their way.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.intake.under_way.load(Ordering::SeqCst) > 0
+        self.intake.expected.under_way.load(Ordering::SeqCst) > 0
     }
 
     /// The next file that is no longer on its way; waits until there is one. Can be dropped while it waits without a loss.
     pub async fn saved(&mut self) -> Saved {
         match self.saved.recv().await {
             Some(saved) => {
-                self.intake.under_way.fetch_sub(1, Ordering::SeqCst);
+                self.intake.expected.under_way.fetch_sub(1, Ordering::SeqCst);
                 saved
             }
             // The threads live as long as this does.
             None => std::future::pending().await,
         }
+    }
+
+    /// Says whether no further file is being received, so that nothing waits for one.
+    pub fn set_last(&self, is_last: bool) {
+        self.intake.expected.is_last.store(is_last, Ordering::SeqCst);
     }
 
     /// The directories in which something got its name.
@@ -170,7 +187,7 @@ impl Intake {
     /// Hands a file over.
     pub fn submit(&self, received: Received) {
         // Counted before it can be done. The threads live as long as the run does.
-        self.under_way.fetch_add(1, Ordering::SeqCst);
+        self.expected.under_way.fetch_add(1, Ordering::SeqCst);
         let _ = self.jobs.send(received);
     }
 }
@@ -254,12 +271,13 @@ impl Unsaved {
 
 fn commit_all(
     written: &Receiver<Written>,
+    expected: &Expected,
     root: &Directory,
     touched: &Mutex<BTreeSet<String>>,
     tell: &UnboundedSender<Saved>,
 ) {
     while let Ok(first) = written.recv() {
-        for saved in commit(gather(first, written), root, touched) {
+        for saved in commit(gather(first, written, expected), root, touched) {
             // Nobody listens any more when the run was stopped; what is here gets its name even so.
             let _ = tell.send(saved);
         }
@@ -267,16 +285,25 @@ fn commit_all(
 }
 
 /// A batch: as many as come in a short while.
-fn gather(first: Written, written: &Receiver<Written>) -> Vec<Written> {
+fn gather(first: Written, written: &Receiver<Written>, expected: &Expected) -> Vec<Written> {
     let until = Instant::now() + GATHER;
     let mut batch = vec![first];
-    while batch.len() < MAX_BATCH {
-        match written.recv_timeout(until.saturating_duration_since(Instant::now())) {
+    while batch.len() < MAX_BATCH && !expected.is_all(batch.len()) {
+        let left = until.saturating_duration_since(Instant::now());
+        match written.recv_timeout(left.min(LOOK_EVERY)) {
             Ok(next) => batch.push(next),
+            Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
     batch
+}
+
+impl Expected {
+    /// Whether nothing can come behind `files` files.
+    fn is_all(&self, files: usize) -> bool {
+        self.is_last.load(Ordering::SeqCst) && self.under_way.load(Ordering::SeqCst) <= files
+    }
 }
 
 /// Syncs all files of a batch, and then gives them their names.
