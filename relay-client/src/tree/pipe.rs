@@ -223,7 +223,7 @@ impl<'a> Pipe<'a> {
         view.listed(&items);
         view.listed(&same);
         same.iter().for_each(|item| view.same(item, "size and time"));
-        bad.iter().for_each(|(name, why)| view.bad(name, Exit::Local.word(), why));
+        bad.iter().for_each(|bad| view.bad(&bad.name, Exit::Local.word(), &bad.why, bad.is_told));
         work.listed(&page, cursor, items, directories);
         if page.next.is_none() {
             view.listed_all();

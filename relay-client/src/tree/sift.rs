@@ -37,8 +37,19 @@ pub struct Sifted {
     pub same: Vec<Item>,
     /// Directories that are wanted, with their times.
     pub directories: Vec<(SafePath, Timestamp)>,
-    /// What cannot be saved: the name as listed, cleaned, and why.
-    pub bad: Vec<(String, String)>,
+    /// What cannot be saved.
+    pub bad: Vec<Bad>,
+}
+
+/// An entry that cannot be saved.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Bad {
+    /// Its path, or its name as listed when that is no path.
+    pub name: String,
+    /// Why, for people.
+    pub why: String,
+    /// It is beneath a directory that cannot be had, which was told before.
+    pub is_told: bool,
 }
 
 /// Sifts one page after the other, in the listing's order.
@@ -84,11 +95,16 @@ impl Sifter {
     }
 
     fn entry(&mut self, entry: &Entry, prefix: &str, sifted: &mut Sifted) {
-        let mut bad = |why: String| sifted.bad.push((entry.name.to_string(), why));
         let path = match SafePath::of(entry.name.as_str(), prefix) {
             Ok(path) => path,
-            Err(why) => return bad(format!("its name cannot be used here: {why}")),
+            Err(why) => {
+                let why = format!("its name cannot be used here: {why}");
+                return sifted.bad.push(Bad { name: entry.name.to_string(), why, is_told: false });
+            }
         };
+        let is_told = self.is_blocked(path.as_str());
+        let name = path.to_string();
+        let bad = |why: String| sifted.bad.push(Bad { name, why, is_told });
         // In order nothing is listed twice, so no two threads ever write under one name.
         if self.last.as_deref().is_some_and(|last| !is_behind(path.as_str(), last)) {
             return bad("it is listed out of order".to_owned());
@@ -154,9 +170,7 @@ impl Sifter {
 
     /// A directory beneath the target; why not, once it was found out, is not asked again for all that is in it.
     fn directory(&mut self, path: &str, create: bool) -> Result<Arc<Directory>, String> {
-        if let Some((blocked, why)) = &self.blocked
-            && Path::new(path).starts_with(blocked)
-        {
+        if let Some((_, why)) = self.blocked.as_ref().filter(|_| self.is_blocked(path)) {
             return Err(why.clone());
         }
         self.walker.directory(path, create).map_err(|error| {
@@ -164,6 +178,11 @@ impl Sifter {
             self.blocked = Some((path.to_owned(), why.clone()));
             why
         })
+    }
+
+    /// Whether a path is that of a directory that could not be had, or beneath it.
+    fn is_blocked(&self, path: &str) -> bool {
+        self.blocked.as_ref().is_some_and(|(blocked, _)| Path::new(path).starts_with(blocked))
     }
 
     /// Asks the file system, with a file of its own that is gone again afterwards.
@@ -274,19 +293,10 @@ mod tests {
         assert_eq!(paths(&sifted.items), ["new/deep/f", "other-time"]);
         assert_eq!(sifted.directories.len(), 1);
         assert!(fixture.path("empty").is_dir() && !fixture.path("skipped").exists());
-        let bad: Vec<&str> = sifted.bad.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(
-            bad,
-            [
-                "d/../out",
-                "d/file",
-                "d/file/beneath/x",
-                "d/in-the-way",
-                "d/new/deep/f",
-                "d/new/deep/e",
-                "elsewhere"
-            ]
-        );
+        let bad: Vec<(&str, bool)> = sifted.bad.iter().map(|bad| (bad.name.as_str(), bad.is_told)).collect();
+        let expected =
+            ["d/../out", "file", "file/beneath/x", "in-the-way", "new/deep/f", "new/deep/e", "elsewhere"];
+        assert_eq!(bad, expected.map(|name| (name, name == "file/beneath/x")));
         assert_eq!(fs::read(fixture.path("file")).unwrap(), b"no directory");
     }
 
@@ -307,7 +317,7 @@ mod tests {
         fixture.sifter.tells_cases_apart = Some(false);
         let sifted = fixture.sift(&names);
         assert_eq!(paths(&sifted.items), ["Makefile"]);
-        assert!(sifted.bad[0].1.contains("only in case"), "{:?}", sifted.bad);
+        assert!(sifted.bad[0].why.contains("only in case"), "{:?}", sifted.bad);
     }
 
     #[cfg(target_os = "linux")]

@@ -30,6 +30,8 @@ pub struct Tally {
     pub failed: u64,
     /// Files that are done with, well or not.
     pub settled_files: u64,
+    /// Failures that people were to be shown, or were not for there were too many.
+    pub shown: u64,
     /// Bytes of files that are done with.
     pub settled: u64,
     /// Bytes that came of files that are not done with yet.
@@ -39,7 +41,7 @@ pub struct Tally {
 }
 
 /// The most failures that are told one by one to people; the rest is counted. Programs get them all.
-const MAX_TOLD: u64 = 100;
+const MAX_TOLD: u64 = 20;
 
 impl View {
     /// Nothing has happened yet.
@@ -123,24 +125,25 @@ impl View {
     /// A listed file cannot be had.
     pub fn failed(&self, item: &Item, kind: &'static str, message: &str) {
         self.lock().settle(item, item.size);
-        self.bad(item.path.as_str(), kind, message);
+        self.bad(item.path.as_str(), kind, message, false);
     }
 
-    /// Something that is not counted among the files cannot be had.
-    pub fn bad(&self, path: &str, kind: &'static str, message: &str) {
-        let failed = {
+    /// Something that is not counted among the files cannot be had. People are spared what follows from what they were `told`.
+    pub fn bad(&self, path: &str, kind: &'static str, message: &str, told: bool) {
+        let shown = {
             let mut tally = self.lock();
             tally.failed += 1;
-            tally.failed
+            tally.shown += u64::from(!told);
+            tally.shown
         };
-        if failed == MAX_TOLD + 1 && !self.reporter.is_for_programs() {
-            self.reporter.note("further failures are only counted; --json names them all".to_owned());
-        }
-        if failed <= MAX_TOLD || self.reporter.is_for_programs() {
+        let for_programs = self.reporter.is_for_programs();
+        if for_programs || !told && shown <= MAX_TOLD {
             let path = clean(path, MAX_NAME);
             // Some failures name their file themselves.
             let message = message.strip_prefix(&format!("{path}: ")).unwrap_or(message).to_owned();
             self.reporter.event(&Event::FileFailed { path, kind, message });
+        } else if !told && shown == MAX_TOLD + 1 {
+            self.reporter.note("further failures are only counted; --json names them all".to_owned());
         }
         self.progress();
     }
