@@ -1,5 +1,7 @@
 //! Times as HTTP writes them (RFC 9110, 5.6.7).
 
+use http::HeaderValue;
+use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 /// The first second that the form has no room for: the year 10000.
@@ -9,6 +11,23 @@ const END_OF_TIME: u64 = 253_402_300_800;
 pub(crate) fn imf_fixdate(time: SystemTime) -> String {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     format_seconds(seconds.min(END_OF_TIME - 1))
+}
+
+thread_local! {
+    /// The second that was written last, and its field: answers come many a second.
+    static LAST_FIELD: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
+}
+
+/// The `Date` of an answer that is made at `now`.
+pub(crate) fn field(now: SystemTime) -> Option<HeaderValue> {
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    LAST_FIELD.with_borrow_mut(|last| {
+        // Any other second is written anew, for a clock can be set back.
+        if last.as_ref().is_none_or(|(written, _)| *written != second) {
+            *last = HeaderValue::try_from(imf_fixdate(now)).ok().map(|field| (second, field));
+        }
+        last.as_ref().map(|(_, field)| field.clone())
+    })
 }
 
 /// `1994-11-06T08:49:37.000Z`; a time out of the form's reach gives the nearest one within.
@@ -85,6 +104,13 @@ mod tests {
             "Thu, 01 Jan 1970 00:00:00 GMT"
         );
         assert_eq!(imf_fixdate(at(END_OF_TIME * 2)), "Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+
+    #[test]
+    fn a_field_is_of_its_second_whichever_came_before() {
+        for seconds in [784_111_777, 784_111_778, 784_111_777, 784_111_777] {
+            assert_eq!(field(at(seconds)).unwrap(), imf_fixdate(at(seconds)));
+        }
     }
 
     #[test]

@@ -4,33 +4,31 @@
 //! It runs as a task of its own, so it goes on when the client that caused it leaves. A body that does not arrive whole is
 //! thrown away.
 
+mod pump;
+mod validation;
+
+pub use validation::differs;
+
 use super::bypass::Asked;
-use super::directives::members;
 use super::entry::{Entry, Head};
-use super::growing::{End, Follower, Growing};
+use super::growing::{Follower, Growing};
 use super::key::Key;
 use super::policy::{Times, selects};
-use super::store::Growth;
-use super::{BoxError, Cache, Fetch, FetchError, Stream};
+use super::{Cache, Fetch, FetchError, Stream};
 use crate::http::body::nothing;
 use crate::stop::Stop;
-use bytes::Bytes;
-use futures_util::FutureExt as _;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, TRANSFER_ENCODING,
+    ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, TRANSFER_ENCODING,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use http_body::{Body as _, Frame};
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::Body as _;
+use pump::Pump;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-
-/// How many bytes are gathered for one write, as long as they are there without waiting.
-const BATCH: usize = 512 * 1024;
+use validation::{confirms, freshened, kept_fields};
 
 /// A fetch on its way.
 #[derive(Debug)]
@@ -395,161 +393,6 @@ impl<F: Fetch> Task<F> {
     }
 }
 
-/// Whether an answer's validators show that the stored response is not the origin's any more.
-pub fn differs(entry: &Entry, answer: &HeaderMap) -> bool {
-    let told = |name: &HeaderName| answer.get(name).zip(entry.head().fields.get(name));
-    let other_length = answer.get(CONTENT_LENGTH).is_some_and(|length| {
-        length.to_str().ok().and_then(|length| length.parse().ok()) != Some(entry.head().length)
-    });
-    let other = |name| told(&name).is_some_and(|(new, old)| new != old);
-    other(ETAG) || other(LAST_MODIFIED) || other_length
-}
-
-/// Writes a body as it comes.
-struct Pump {
-    growing: Arc<Growing>,
-    fill: Arc<Fill>,
-    stop: Stop,
-}
-
-impl Pump {
-    /// The growth is handed back once it is whole and an entry.
-    async fn run(&self, growth: Growth, body: Stream) -> Option<Growth> {
-        let mut batches = Batches { body, has_ended: false };
-        let mut growth = Some(growth);
-        loop {
-            let next = tokio::select! {
-                next = batches.next() => next,
-                () = stopped_and(&self.stop, || !self.growing.is_followed()) => {
-                    tracing::info!(key = self.fill.key.text(), "a response is not kept: the node stops before all of it came");
-                    return self.broken();
-                }
-            };
-            let batch = match next {
-                Some(Ok(batch)) => batch,
-                Some(Err(error)) => {
-                    tracing::debug!(key = self.fill.key.text(), %error, "a response broke off");
-                    return self.broken();
-                }
-                None => break,
-            };
-            growth = match growth {
-                Some(growth) => self.write(growth, batch).await?,
-                None => {
-                    self.pass(batch).await?;
-                    None
-                }
-            };
-        }
-        if self.growing.length().is_some_and(|length| length != self.growing.arrived()) {
-            return self.broken();
-        }
-        if let Some(unpublished) = growth.take_if(|growth| !growth.is_published()) {
-            growth = self.publish(unpublished).await;
-        }
-        self.growing.ended(End::Whole);
-        growth
-    }
-
-    /// The outer `None`: nobody needs the rest. The inner: the file takes no more.
-    async fn write(&self, mut growth: Growth, batch: Vec<Bytes>) -> Option<Option<Growth>> {
-        let job = tokio::task::spawn_blocking(move || {
-            let written = growth.write(&batch);
-            (growth, written, batch)
-        });
-        let Ok((growth, written, batch)) = job.await else { return self.broken() };
-        match written {
-            Ok(()) => {
-                let length = growth.length();
-                let is_last = self.growing.length() == Some(length);
-                // Who has read the last byte finds the entry when it asks again.
-                let growth = if is_last { self.publish(growth).await } else { Some(growth) };
-                self.growing.grown_to(length);
-                Some(growth)
-            }
-            Err(error) => {
-                tracing::warn!(key = self.fill.key.text(), %error, "the cache cannot keep a response; it is passed on uncached");
-                drop(tokio::task::spawn_blocking(move || drop(growth)));
-                self.pass(batch).await?;
-                Some(None)
-            }
-        }
-    }
-
-    async fn pass(&self, batch: Vec<Bytes>) -> Option<()> {
-        for piece in batch {
-            if self.growing.pass(piece).await.is_err() {
-                return self.broken();
-            }
-        }
-        Some(())
-    }
-
-    async fn publish(&self, mut growth: Growth) -> Option<Growth> {
-        let (fill, head) = (Arc::clone(&self.fill), self.growing.head().clone());
-        let job = move || {
-            if fill.invalid.load(Ordering::Acquire) {
-                return None;
-            }
-            if let Err(error) = growth.publish(&fill.key, head) {
-                tracing::warn!(key = fill.key.text(), %error, "the cache cannot keep a response");
-                return None;
-            }
-            // An unsafe request may have come between the look and the entry. Dropped, the entry is gone.
-            (!fill.invalid.load(Ordering::Acquire)).then_some(growth)
-        };
-        tokio::task::spawn_blocking(job).await.ok().flatten()
-    }
-
-    fn broken<T>(&self) -> Option<T> {
-        self.growing.ended(End::Broken);
-        None
-    }
-}
-
-impl Drop for Pump {
-    /// However the task ends, nobody waits for more.
-    fn drop(&mut self) {
-        self.growing.given_up();
-    }
-}
-
-/// A body in batches.
-struct Batches {
-    body: Stream,
-    /// A body must not be asked again once it has ended.
-    has_ended: bool,
-}
-
-impl Batches {
-    /// Waits for bytes and takes along what else is there already; `None` at the end.
-    async fn next(&mut self) -> Option<Result<Vec<Bytes>, BoxError>> {
-        let mut batch = Vec::new();
-        let mut length = 0;
-        while length < BATCH && !self.has_ended {
-            let frame = if batch.is_empty() {
-                self.body.frame().await
-            } else {
-                match self.body.frame().now_or_never() {
-                    Some(frame) => frame,
-                    None => break,
-                }
-            };
-            match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(piece))) if !piece.is_empty() => {
-                    length += piece.len();
-                    batch.push(piece);
-                }
-                // Trailers are not kept.
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Some(Err(error)),
-                None => self.has_ended = true,
-            }
-        }
-        if batch.is_empty() { None } else { Some(Ok(batch)) }
-    }
-}
-
 /// Returns when the node was told to stop and the condition holds.
 async fn stopped_and(stop: &Stop, condition: impl Fn() -> bool) {
     stop.stopped().await;
@@ -560,68 +403,4 @@ async fn stopped_and(stop: &Stop, condition: impl Fn() -> bool) {
 
 fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
-}
-
-/// RFC 9111 §3.1: all but what belongs to the connection.
-fn kept_fields(answer: &HeaderMap, times: Times) -> HeaderMap {
-    let mut fields = answer.clone();
-    for name in members(answer, CONNECTION) {
-        fields.remove(name);
-    }
-    for name in
-        ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
-    {
-        fields.remove(name);
-    }
-    for name in ["proxy-authenticate", "proxy-authentication-info", "proxy-authorization"] {
-        fields.remove(name);
-    }
-    fields.remove(CONTENT_LENGTH);
-    if !fields.contains_key(DATE)
-        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(times.received))
-    {
-        fields.insert(DATE, date);
-    }
-    fields
-}
-
-/// RFC 9111 §4.3.4: a validator in a 304 must be that of the stored response.
-fn confirms(known: &Head, answer: &HeaderMap) -> bool {
-    let stored = &known.fields;
-    match (answer.get(ETAG), stored.get(ETAG)) {
-        (Some(new), Some(old)) => opaque(new) == opaque(old),
-        (Some(_), None) => false,
-        (None, _) => match (answer.get(LAST_MODIFIED), stored.get(LAST_MODIFIED)) {
-            (Some(new), Some(old)) => new == old,
-            (Some(_), None) => false,
-            (None, _) => true,
-        },
-    }
-}
-
-fn opaque(tag: &HeaderValue) -> &[u8] {
-    let tag = tag.as_bytes().trim_ascii();
-    tag.strip_prefix(b"W/").unwrap_or(tag)
-}
-
-/// RFC 9111 §3.2: the fields of the 304 replace those of the stored response, but for those that describe the body.
-fn freshened(entry: &Entry, key: &Key, request: &HeaderMap, answer: &HeaderMap, times: Times) -> Head {
-    let mut fields = entry.head().fields.clone();
-    let told = kept_fields(answer, times);
-    let of_the_body = [CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE, CONTENT_LENGTH];
-    // An age that was told once says nothing about the confirmed response.
-    fields.remove(http::header::AGE);
-    for name in told.keys().filter(|name| !of_the_body.contains(name)) {
-        fields.remove(name);
-        for value in told.get_all(name) {
-            fields.append(name, value.clone());
-        }
-    }
-    let mut asked = request.clone();
-    // The rules for storing hang on how the response was asked for, and that was not this request alone.
-    if entry.head().authorized && !asked.contains_key(http::header::AUTHORIZATION) {
-        asked.insert(http::header::AUTHORIZATION, HeaderValue::from_static("-"));
-    }
-    asked.remove(CACHE_CONTROL);
-    Head::new(key, &asked, entry.head().status, fields, times)
 }

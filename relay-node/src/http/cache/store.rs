@@ -17,15 +17,18 @@
 //!
 //! Everything here blocks, but for [`Store::hot`] and [`Store::rows`]. No rules of HTTP here.
 
-use super::entry::{Entry, Head, LONGEST_RECORD, Record, SMALL_BODY};
+mod directory;
+mod growth;
+mod index;
+
+pub use growth::Growth;
+
+use super::entry::{Entry, Head, LONGEST_RECORD, Record};
 use super::key::{Key, KeyId};
-use crate::http::seals::{Sealer, Seals};
-use crate::platform::lock::try_lock;
-use crate::platform::positioned::write_all_at;
-use bytes::Bytes;
+use directory::{check_marker, failed, lock, read_index, sweep, write_marker};
+use index::Index;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache as HotEntries;
-use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -44,9 +47,6 @@ const OPEN_FILE_WEIGHT: u64 = 256 * 1024;
 
 /// After this long a use is noted on the disk, so that a restart knows what was used.
 const TOUCH_AFTER: Duration = Duration::from_secs(600);
-
-const MARKER: &str = "relay-cache";
-const MARKER_TEXT: &str = "relay-node cache, format 2\n";
 
 /// Why the cache cannot be used, or something cannot be kept in it.
 #[derive(Debug, thiserror::Error)]
@@ -101,42 +101,6 @@ pub struct Store {
     hot: HotEntries<u64, Arc<Entry>, Weight>,
     next: AtomicU64,
     _lock: File,
-}
-
-/// A body on its way into the store. Dropping it throws it away.
-#[derive(Debug)]
-pub struct Growth {
-    store: Arc<Store>,
-    path: PathBuf,
-    file: Arc<File>,
-    number: u64,
-    length: u64,
-    reserved: u64,
-    sealer: Sealer,
-    small: Option<Vec<u8>>,
-    published: Option<(Key, Arc<Entry>)>,
-}
-
-#[derive(Debug, Default)]
-struct Index {
-    keys: HashMap<KeyId, Vec<Row>>,
-    /// Every entry once, the next to be looked at for eviction first.
-    queue: VecDeque<(KeyId, u64)>,
-    /// Entries whose files are not in their places yet.
-    arriving: HashMap<u64, Arc<Entry>>,
-    entries: usize,
-    stored: u64,
-    reserved: u64,
-}
-
-#[derive(Debug)]
-struct Row {
-    number: u64,
-    size: u64,
-    used: bool,
-    touched: Duration,
-    /// Of a body from an earlier process, once it was opened: which of its pieces were checked.
-    seals: Option<Arc<Seals>>,
 }
 
 #[derive(Debug, Clone)]
@@ -241,25 +205,7 @@ impl Store {
 
     /// Begins a new body.
     pub fn begin(self: &Arc<Self>) -> Result<Growth, StoreError> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join("tmp").join(format!("{number:016x}"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(failed("create", &path))?;
-        Ok(Growth {
-            store: Arc::clone(self),
-            path,
-            file: Arc::new(file),
-            number,
-            length: 0,
-            reserved: 0,
-            sealer: Sealer::default(),
-            small: Some(Vec::new()),
-            published: None,
-        })
+        Growth::new(self)
     }
 
     /// Gives a stored entry new fields, after the origin said that its body is still the same.
@@ -426,314 +372,6 @@ impl Store {
             failed("write", path)(source)
         })
     }
-}
-
-impl Growth {
-    /// How many bytes it holds.
-    pub fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// Whether it is an entry already.
-    pub fn is_published(&self) -> bool {
-        self.published.is_some()
-    }
-
-    /// The file, for those who read it while it grows.
-    pub fn file(&self) -> Arc<File> {
-        Arc::clone(&self.file)
-    }
-
-    /// Adds to the end. After an error nothing of these bytes counts as written.
-    pub fn write(&mut self, pieces: &[Bytes]) -> Result<(), StoreError> {
-        let more: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        self.reserve(self.length + more)?;
-        for piece in pieces {
-            write_all_at(&self.file, piece, self.length).map_err(failed("write", &self.path))?;
-            self.sealer.update(piece);
-            if let Some(small) = &mut self.small {
-                small.extend_from_slice(piece);
-            }
-            self.length += piece.len() as u64;
-            if self.length > SMALL_BODY {
-                self.small = None;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes an entry of it that is found from now on, in place of what was stored for the same key and request fields. It
-    /// outlives the process once it is also [kept](Self::keep).
-    pub fn publish(&mut self, key: &Key, mut head: Head) -> Result<(), StoreError> {
-        head.length = self.length;
-        let small = self.small.take().map(Bytes::from);
-        let hash = match &small {
-            Some(body) => blake3::hash(body),
-            None => self.seal()?,
-        };
-        let record = Record::new(&head, hash);
-        self.reserve(Entry::file_length(self.length) + record.size())?;
-        let entry = Arc::new(Entry::new(self.number, head, hash, record.size(), small, self.file()));
-        let older = self.store.rows(key);
-        self.store.hot.insert(self.number, Arc::clone(&entry));
-        {
-            let mut index = self.store.index();
-            index.reserved -= self.reserved;
-            index.arriving.insert(self.number, Arc::clone(&entry));
-            index.add(key.id(), self.number, self.reserved, self.store.opened.elapsed());
-            self.reserved = 0;
-        }
-        self.store.replace(key, &entry, older);
-        self.published = Some((key.clone(), entry));
-        Ok(())
-    }
-
-    /// Brings a published entry to the disk.
-    pub fn keep(mut self) -> Result<(), StoreError> {
-        let Some((key, entry)) = self.published.take() else { return Ok(()) };
-        let (store, id) = (Arc::clone(&self.store), key.id());
-        // The origin may have confirmed it meanwhile.
-        let entry = store.index().arriving.get(&self.number).cloned().unwrap_or(entry);
-        let record = Record::new(entry.head(), entry.hash());
-        let kept = self.rename_and_record(id, &record);
-        self.store.index().arriving.remove(&self.number);
-        if kept.is_err() {
-            store.remove_row(id, self.number);
-        } else if !store.holds(id, self.number) {
-            // Evicted before the files were there to be deleted.
-            store.delete_files(id, self.number);
-        }
-        kept
-    }
-
-    /// Both, one after the other.
-    #[cfg(test)]
-    pub fn commit(mut self, key: &Key, head: Head) -> Result<(), StoreError> {
-        self.publish(key, head)?;
-        self.keep()
-    }
-
-    /// Writes the hashes of the body's pieces behind it, and returns the hash of those.
-    fn seal(&mut self) -> Result<blake3::Hash, StoreError> {
-        let list = self.sealer.list();
-        self.reserve(self.length + list.len() as u64)?;
-        write_all_at(&self.file, &list, self.length).map_err(failed("write", &self.path))?;
-        Ok(blake3::hash(&list))
-    }
-
-    fn rename_and_record(&mut self, id: KeyId, record: &Record) -> Result<(), StoreError> {
-        let body = self.store.path(id, self.number, "body");
-        if let Some(parent) = body.parent() {
-            fs::create_dir_all(parent).map_err(failed("make the directory", parent))?;
-        }
-        self.file.sync_data().map_err(failed("write", &self.path))?;
-        fs::rename(&self.path, &body).map_err(failed("write", &body))?;
-        self.path = PathBuf::new();
-        let written = self.store.write_record(&self.store.path(id, self.number, "json"), record, true);
-        if written.is_err() {
-            drop(fs::remove_file(&body));
-        }
-        written
-    }
-
-    fn reserve(&mut self, bytes: u64) -> Result<(), StoreError> {
-        let wanted = bytes.next_multiple_of(BLOCK) + BLOCK;
-        if wanted > self.reserved {
-            self.store.make_room(wanted - self.reserved)?;
-            self.reserved = wanted;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Growth {
-    fn drop(&mut self) {
-        if self.reserved > 0 {
-            self.store.index().reserved -= self.reserved;
-        }
-        if let Some((key, _)) = self.published.take() {
-            self.store.index().arriving.remove(&self.number);
-            self.store.remove_row(key.id(), self.number);
-        }
-        if !self.path.as_os_str().is_empty() {
-            drop(fs::remove_file(&self.path));
-        }
-    }
-}
-
-impl Index {
-    fn add(&mut self, id: KeyId, number: u64, size: u64, touched: Duration) {
-        self.keys.entry(id).or_default().push(Row { number, size, used: false, touched, seals: None });
-        self.queue.push_back((id, number));
-        self.entries += 1;
-        self.stored += size;
-        // What was removed otherwise than by eviction still stands in the queue.
-        if self.queue.len() > 2 * self.entries + 64 {
-            let keys = &self.keys;
-            self.queue.retain(|(id, number)| {
-                keys.get(id).is_some_and(|rows| rows.iter().any(|row| row.number == *number))
-            });
-        }
-    }
-
-    fn row(&mut self, id: KeyId, number: u64) -> Option<&mut Row> {
-        self.keys.get_mut(&id)?.iter_mut().find(|row| row.number == number)
-    }
-
-    fn forget(&mut self, id: KeyId, number: u64) -> bool {
-        let Some(rows) = self.keys.get_mut(&id) else { return false };
-        let Some(place) = rows.iter().position(|row| row.number == number) else { return false };
-        let row = rows.remove(place);
-        if rows.is_empty() {
-            self.keys.remove(&id);
-        }
-        self.entries -= 1;
-        self.stored -= row.size;
-        true
-    }
-
-    /// Second chance: what was used since the last look goes to the end of the queue instead.
-    fn evict_one(&mut self) -> Option<(KeyId, u64)> {
-        loop {
-            let (id, number) = self.queue.pop_front()?;
-            match self.row(id, number) {
-                None => {}
-                Some(row) if row.used => {
-                    row.used = false;
-                    self.queue.push_back((id, number));
-                }
-                Some(_) => {
-                    self.forget(id, number);
-                    return Some((id, number));
-                }
-            }
-        }
-    }
-}
-
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
-    let path = path.display().to_string();
-    move |source| StoreError::Io { what, path, source }
-}
-
-/// A directory that somebody named by mistake must not be swept.
-fn check_marker(dir: &Path) -> Result<(), StoreError> {
-    let dir_text = || dir.display().to_string();
-    match fs::read_to_string(dir.join(MARKER)) {
-        Ok(text) if text == MARKER_TEXT => Ok(()),
-        Ok(found) => {
-            Err(StoreError::OtherFormat { dir: dir_text(), found: found.chars().take(60).collect() })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut others = fs::read_dir(dir).map_err(failed("read the directory", dir))?;
-            let foreign = others.any(|file| file.is_ok_and(|file| file.file_name() != "lock"));
-            if foreign { Err(StoreError::NotACache { dir: dir_text() }) } else { Ok(()) }
-        }
-        Err(error) => Err(failed("read", &dir.join(MARKER))(error)),
-    }
-}
-
-fn write_marker(dir: &Path) -> Result<(), StoreError> {
-    let path = dir.join(MARKER);
-    if path.exists() {
-        return Ok(());
-    }
-    // Under another name first would be a file that the next start takes for a foreign one.
-    fs::write(&path, MARKER_TEXT).map_err(failed("write", &path))
-}
-
-/// Where the system has no such lock, two processes on one cache waste each other's work but serve nothing torn: no name
-/// is used for a second body.
-fn lock(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join("lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed("open", &path))?;
-    match try_lock(&file) {
-        Ok(true) => {}
-        Ok(false) => {
-            let mut text = String::new();
-            let holder = match file.take(32).read_to_string(&mut text) {
-                Ok(_) if !text.trim().is_empty() => format!(" (process {})", text.trim()),
-                _ => String::new(),
-            };
-            return Err(StoreError::InUse { dir: dir.display().to_string(), holder });
-        }
-        Err(error) => return Err(failed("lock", &path)(error)),
-    }
-    let noted = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-    noted.map_err(failed("write", &path))?;
-    Ok(file)
-}
-
-fn sweep(dir: &Path) -> Result<(), StoreError> {
-    for file in fs::read_dir(dir).map_err(failed("read the directory", dir))?.flatten() {
-        let path = file.path();
-        fs::remove_file(&path).map_err(failed("remove", &path))?;
-    }
-    Ok(())
-}
-
-/// One found entry: when it was used last, its key, its number, what it takes.
-type Found = (SystemTime, KeyId, u64, u64);
-
-fn read_index(entries: &Path) -> Result<(Index, u64), StoreError> {
-    let mut found: Vec<Found> = Vec::new();
-    for dir in fs::read_dir(entries).map_err(failed("read the directory", entries))?.flatten() {
-        found.extend(read_entry_dir(&dir.path())?);
-    }
-    found.sort_unstable();
-    let mut index = Index::default();
-    let last = found.iter().map(|(_, _, number, _)| *number).max().unwrap_or(0);
-    for (_, id, number, size) in found {
-        index.add(id, number, size, Duration::ZERO);
-    }
-    for rows in index.keys.values_mut() {
-        rows.sort_by_key(|row| row.number);
-    }
-    Ok((index, last))
-}
-
-/// The whole entries of one directory; what is left of others is removed.
-fn read_entry_dir(dir: &Path) -> Result<Vec<Found>, StoreError> {
-    let mut records: HashMap<(KeyId, u64), (SystemTime, u64)> = HashMap::new();
-    let mut bodies: HashMap<(KeyId, u64), u64> = HashMap::new();
-    for file in fs::read_dir(dir).map_err(failed("read the directory", dir))?.flatten() {
-        let Ok(meta) = file.metadata() else { continue };
-        let name = file.file_name();
-        match name.to_str().and_then(parse_name) {
-            Some((name, "json")) => {
-                let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                records.insert(name, (used, meta.len()));
-            }
-            Some((name, "body")) => drop(bodies.insert(name, meta.len())),
-            _ => {}
-        }
-    }
-    for (id, number) in bodies.keys().filter(|name| !records.contains_key(name)) {
-        drop(fs::remove_file(dir.join(format!("{id}-{number:016x}.body"))));
-    }
-    let mut found = Vec::with_capacity(records.len());
-    for ((id, number), (used, record_size)) in records {
-        match bodies.get(&(id, number)) {
-            Some(length) => {
-                let size = (length + record_size).next_multiple_of(BLOCK) + BLOCK;
-                found.push((used, id, number, size));
-            }
-            None => drop(fs::remove_file(dir.join(format!("{id}-{number:016x}.json")))),
-        }
-    }
-    Ok(found)
-}
-
-fn parse_name(name: &str) -> Option<((KeyId, u64), &str)> {
-    let (stem, ending) = name.split_once('.')?;
-    let (id, number) = stem.split_once('-')?;
-    Some(((KeyId::parse(id)?, u64::from_str_radix(number, 16).ok()?), ending))
 }
 
 #[cfg(test)]

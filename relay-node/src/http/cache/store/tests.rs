@@ -1,5 +1,9 @@
+use super::directory::MARKER;
 use super::*;
+use crate::http::cache::entry::SMALL_BODY;
 use crate::http::cache::policy::Times;
+use crate::platform::positioned::write_all_at;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 /// A directory that goes away with its test.

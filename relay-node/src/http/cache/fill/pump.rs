@@ -1,0 +1,161 @@
+//! Brings a body into the store as it comes, or past it to those who read along.
+
+use super::{Fill, stopped_and};
+use crate::http::cache::growing::{End, Growing};
+use crate::http::cache::store::Growth;
+use crate::http::cache::{BoxError, Stream};
+use crate::stop::Stop;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// How many bytes are gathered for one write, as long as they are there without waiting.
+const BATCH: usize = 512 * 1024;
+
+/// Writes a body as it comes.
+pub(super) struct Pump {
+    pub growing: Arc<Growing>,
+    pub fill: Arc<Fill>,
+    pub stop: Stop,
+}
+
+impl Pump {
+    /// The growth is handed back once it is whole and an entry.
+    pub(super) async fn run(&self, growth: Growth, body: Stream) -> Option<Growth> {
+        let mut batches = Batches { body, has_ended: false };
+        let mut growth = Some(growth);
+        loop {
+            let next = tokio::select! {
+                next = batches.next() => next,
+                () = stopped_and(&self.stop, || !self.growing.is_followed()) => {
+                    tracing::info!(key = self.fill.key.text(), "a response is not kept: the node stops before all of it came");
+                    return self.broken();
+                }
+            };
+            let batch = match next {
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => {
+                    tracing::debug!(key = self.fill.key.text(), %error, "a response broke off");
+                    return self.broken();
+                }
+                None => break,
+            };
+            growth = match growth {
+                Some(growth) => self.write(growth, batch).await?,
+                None => {
+                    self.pass(batch).await?;
+                    None
+                }
+            };
+        }
+        if self.growing.length().is_some_and(|length| length != self.growing.arrived()) {
+            return self.broken();
+        }
+        if let Some(unpublished) = growth.take_if(|growth| !growth.is_published()) {
+            growth = self.publish(unpublished).await;
+        }
+        self.growing.ended(End::Whole);
+        growth
+    }
+
+    /// The outer `None`: nobody needs the rest. The inner: the file takes no more.
+    async fn write(&self, mut growth: Growth, batch: Vec<Bytes>) -> Option<Option<Growth>> {
+        let job = tokio::task::spawn_blocking(move || {
+            let written = growth.write(&batch);
+            (growth, written, batch)
+        });
+        let Ok((growth, written, batch)) = job.await else { return self.broken() };
+        match written {
+            Ok(()) => {
+                let length = growth.length();
+                let is_last = self.growing.length() == Some(length);
+                // Who has read the last byte finds the entry when it asks again.
+                let growth = if is_last { self.publish(growth).await } else { Some(growth) };
+                self.growing.grown_to(length);
+                Some(growth)
+            }
+            Err(error) => {
+                tracing::warn!(key = self.fill.key.text(), %error, "the cache cannot keep a response; it is passed on uncached");
+                drop(tokio::task::spawn_blocking(move || drop(growth)));
+                self.pass(batch).await?;
+                Some(None)
+            }
+        }
+    }
+
+    async fn pass(&self, batch: Vec<Bytes>) -> Option<()> {
+        for piece in batch {
+            if self.growing.pass(piece).await.is_err() {
+                return self.broken();
+            }
+        }
+        Some(())
+    }
+
+    async fn publish(&self, mut growth: Growth) -> Option<Growth> {
+        let (fill, head) = (Arc::clone(&self.fill), self.growing.head().clone());
+        let job = move || {
+            if fill.invalid.load(Ordering::Acquire) {
+                return None;
+            }
+            if let Err(error) = growth.publish(&fill.key, head) {
+                tracing::warn!(key = fill.key.text(), %error, "the cache cannot keep a response");
+                return None;
+            }
+            // An unsafe request may have come between the look and the entry. Dropped, the entry is gone.
+            (!fill.invalid.load(Ordering::Acquire)).then_some(growth)
+        };
+        tokio::task::spawn_blocking(job).await.ok().flatten()
+    }
+
+    fn broken<T>(&self) -> Option<T> {
+        self.growing.ended(End::Broken);
+        None
+    }
+}
+
+impl Drop for Pump {
+    /// However the task ends, nobody waits for more.
+    fn drop(&mut self) {
+        self.growing.given_up();
+    }
+}
+
+/// A body in batches.
+struct Batches {
+    body: Stream,
+    /// A body must not be asked again once it has ended.
+    has_ended: bool,
+}
+
+impl Batches {
+    /// Waits for bytes and takes along what else is there already; `None` at the end.
+    async fn next(&mut self) -> Option<Result<Vec<Bytes>, BoxError>> {
+        let mut batch = Vec::new();
+        let mut length = 0;
+        while length < BATCH && !self.has_ended {
+            let frame = if batch.is_empty() {
+                self.body.frame().await
+            } else {
+                match self.body.frame().now_or_never() {
+                    Some(frame) => frame,
+                    None => break,
+                }
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(piece))) if !piece.is_empty() => {
+                    length += piece.len();
+                    batch.push(piece);
+                }
+                // Trailers are not kept.
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Some(Err(error)),
+                None => self.has_ended = true,
+            }
+        }
+        if batch.is_empty() { None } else { Some(Ok(batch)) }
+    }
+}
