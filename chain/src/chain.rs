@@ -230,3 +230,45 @@ fn from_read_error(error: &ReadError, place: &Place<'_>, written: &Written) -> W
     };
     place.error(code, &message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::{read_message, write_message};
+    use tokio::net::TcpListener;
+
+    /// Where a walk through three hops ends when the connection is closed after so many `hello`s.
+    async fn walk_that_breaks_after(hellos: usize) -> WalkError {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let first_hop = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _: Open = read_message(&mut stream).await.unwrap();
+            for _ in 0..hellos {
+                write_message(&mut stream, &Hello { agent: "node".into() }).await.unwrap();
+            }
+        });
+        let route = format!("f\n{address}\nhop2:2\nhop3:3\n");
+        let route = Route::parse(route.as_bytes()).unwrap();
+        let plan = Walk {
+            route: &route,
+            id: ConnectionId::new(1),
+            silence: Duration::from_secs(30),
+            first_requests: &[],
+            congestion: Congestion::SYSTEM,
+        };
+        let error = walk(&plan, |_| {}).await.unwrap_err();
+        first_hop.await.unwrap();
+        error
+    }
+
+    #[tokio::test]
+    async fn a_broken_chain_is_blamed_on_the_last_node_that_spoke() {
+        // A relay tells when the hop behind it fails, so one that only closes is itself to blame.
+        for (hellos, blamed) in [(0, 1), (1, 1), (2, 2)] {
+            let error = walk_that_breaks_after(hellos).await;
+            assert_eq!((error.position, error.code), (blamed, FailureCode::Closed), "{hellos}: {error}");
+            assert_eq!(error.says, None);
+        }
+    }
+}

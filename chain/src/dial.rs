@@ -147,8 +147,11 @@ async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     tokio::task::spawn_blocking(question).await.map_err(io::Error::other)?
 }
 
+/// Gives the permits for name lookups.
+static LOOKUPS: Semaphore = Semaphore::const_new(MOST_LOOKUPS);
+
 /// The most name lookups at once in this process.
-static LOOKUPS: Semaphore = Semaphore::const_new(64);
+const MOST_LOOKUPS: usize = 64;
 
 /// The most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
@@ -167,5 +170,27 @@ pub fn tune(stream: &TcpStream) {
     let result = result.and_then(|()| socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive));
     if let Err(error) = result {
         tracing::debug!(%error, "a socket takes no options");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn lookups_that_nobody_answers_stop_further_ones_and_nothing_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let by_name: Hop = format!("localhost:{}", address.port()).parse().unwrap();
+        let by_address: Hop = address.to_string().parse().unwrap();
+        let soon = || Instant::now() + Duration::from_millis(100);
+        let late = || Instant::now() + Duration::from_secs(30);
+        let hung = LOOKUPS.acquire_many(u32::try_from(MOST_LOOKUPS).unwrap()).await.unwrap();
+        let refused = dial(&by_name, soon(), Congestion::SYSTEM, |_| true).await.unwrap_err();
+        assert!(matches!(refused, DialError::LookupTimedOut), "{refused}");
+        assert_eq!(dial(&by_address, late(), Congestion::SYSTEM, |_| true).await.unwrap().address, address);
+        drop(hung);
+        assert_eq!(dial(&by_name, late(), Congestion::SYSTEM, |_| true).await.unwrap().address, address);
     }
 }

@@ -216,6 +216,8 @@ impl Direction<'_> {
 mod tests {
     use super::*;
     use crate::idle::tests::connected;
+    use std::pin::pin;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[cfg(target_os = "linux")]
     #[tokio::test(start_paused = true)]
@@ -238,5 +240,46 @@ mod tests {
         };
         let end = crate::idle::tests::outlasts_a_slow_reader(pumped, limit, &previous, &client).await;
         assert!(matches!(end, PumpEnd::Idle), "{end:?}");
+    }
+
+    /// What the far end of the pump reads, and how the pump ends, when the near end says something, closes, and is written to
+    /// nevertheless.
+    async fn after_an_orderly_end(from_next: bool) -> (Vec<u8>, PumpEnd) {
+        let (client, previous) = connected().await;
+        let (next, origin) = connected().await;
+        let (mut speaker, mut listener) = if from_next { (origin, client) } else { (client, origin) };
+        speaker.write_all(b"the last word").await.unwrap();
+        drop(speaker);
+        let passed = Passed::default();
+        let heard = async {
+            let mut heard = Vec::new();
+            listener.read_to_end(&mut heard).await.unwrap();
+            heard
+        };
+        let mut pumped = pin!(pump(&previous, &next, Duration::from_secs(600), &passed));
+        let heard = tokio::select! {
+            heard = heard => heard,
+            end = &mut pumped => panic!("ended before the last word was passed on: {end:?}"),
+        };
+        // Nobody takes this any more; the first byte is answered by a reset, and a further one fails.
+        let talk = async {
+            while listener.write_all(b"?").await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            end = pumped => (heard, end),
+            () = talk => unreachable!(),
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_for_one_who_has_ended_in_order_are_no_failure() {
+        for from_next in [true, false] {
+            let (heard, end) = after_an_orderly_end(from_next).await;
+            assert_eq!(heard, b"the last word");
+            assert!(matches!(end, PumpEnd::Done), "{from_next}: {end:?}");
+        }
     }
 }
