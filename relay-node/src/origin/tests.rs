@@ -832,3 +832,33 @@ async fn an_idle_client_does_not_hold_up_the_nodes_end() {
     assert_eq!(record.requests, 0);
     drop(near);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_under_way_when_the_node_stops_is_answered_and_then_the_client_is_told() {
+    let fixture = Fixture::new();
+    let content = fixture.file("f", 10);
+    let (source, stop) = crate::stop::channel();
+    let (near, mut far) = tokio::io::duplex(4096);
+    let origin = fixture.origin.clone();
+    let served = tokio::spawn(async move {
+        let mut record = OriginRecord::default();
+        let result = serve(&mut far, &origin, LIMITS, &stop, &mut record).await;
+        (result, record)
+    });
+    let mut client = Client { answers: Answers::new(near, PATIENCE), served };
+    let frame = relay_proto::frame::encode(&get("f")).unwrap();
+    let (first, rest) = frame.split_at(frame.len() / 2);
+    client.answers.get_mut().write_all(first).await.unwrap();
+    source.stop();
+    // Within the grace of a second.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    client.answers.get_mut().write_all(rest).await.unwrap();
+    let head = client.answers.head().await.unwrap();
+    assert_eq!(client.body(&head).await.unwrap(), content);
+    assert_eq!(client.answers.head().await.unwrap().status, Status::UNAVAILABLE);
+    let Client { answers, served } = client;
+    drop(answers);
+    let (result, record) = served.await.unwrap();
+    result.unwrap();
+    assert_eq!(record.requests, 1);
+}
