@@ -197,7 +197,7 @@ impl<'s> Connections<'s> {
         if others > 0 && !slot.has_stood {
             // Tunnels and busy nodes let only so many in; those that are in are enough.
             if let Some(growth) = self.growth.get_mut(route) {
-                growth.is_settled = true;
+                growth.rest();
             }
             return Ok(());
         }
@@ -267,9 +267,10 @@ impl<'s> Connections<'s> {
         for route in 0..self.fates.len() {
             let (working, walk) = self.working(route);
             let is_settling = self.of(route).count() > working;
-            let (brought, free) = (self.brought(route), self.shared.queue.free());
+            let came = self.shared.came.borrow().get(route).copied().unwrap_or_default();
+            let free = self.shared.queue.free();
             let Some(growth) = self.growth.get_mut(route) else { continue };
-            match growth.look(working, walk, is_settling, brought, free) {
+            match growth.look(working, walk, is_settling, came, free) {
                 Change::None => {}
                 Change::Add(more) => (0..more).for_each(|_| {
                     if self.has_work_for_more() {
@@ -328,7 +329,11 @@ struct Growth {
     since: Option<(Instant, u64)>,
     /// With how many connections, and at how many bytes a second, it was before the last ones were added.
     before: Option<(usize, f64)>,
-    is_settled: bool,
+    /// The first connection has been measured once; what it brings in its first moments says little.
+    is_warm: bool,
+    /// Nothing changes before that.
+    rests_until: Option<Instant>,
+    rests: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -341,22 +346,25 @@ enum Change {
 }
 
 /// How long a rate is measured, at least.
-const WINDOW: Duration = Duration::from_secs(1);
+const WINDOW: Duration = Duration::from_millis(1500);
 /// A chain that is built faster leads over short links, where one connection brings all there is.
 const LONG_PATH: Duration = Duration::from_millis(20);
-/// Twice the connections must bring so much more to be kept.
+/// When more connections brought nothing, they are tried again only after so long, then twice as long, and so on.
+const FIRST_REST: Duration = Duration::from_secs(10);
+/// More connections must bring so much more to be kept.
 const MIN_GAIN: f64 = 1.1;
 /// Connections are not added for what comes sooner anyway. Seconds.
 const MIN_LEFT: f64 = 2.0;
 
 impl Growth {
-    fn look(&mut self, working: usize, walk: Duration, is_settling: bool, brought: u64, free: u64) -> Change {
-        if self.is_settled || working == 0 || is_settling || walk < LONG_PATH {
+    fn look(&mut self, working: usize, walk: Duration, is_settling: bool, came: u64, free: u64) -> Change {
+        let is_resting = self.rests_until.is_some_and(|until| Instant::now() < until);
+        if is_resting || working == 0 || is_settling || walk < LONG_PATH {
             self.since = None;
             return Change::None;
         }
         let Some((since, from)) = self.since else {
-            self.since = Some((Instant::now(), brought));
+            self.since = Some((Instant::now(), came));
             return Change::None;
         };
         let window = since.elapsed();
@@ -364,14 +372,28 @@ impl Growth {
             return Change::None;
         }
         self.since = None;
-        let rate = brought.saturating_sub(from) as f64 / window.as_secs_f64();
-        if let Some((count, _)) = self.before.filter(|(_, before)| rate < before * MIN_GAIN) {
-            self.is_settled = true;
-            return Change::Leave(count);
+        if !std::mem::replace(&mut self.is_warm, true) {
+            return Change::None;
         }
-        let more = working.min(MAX_AUTO.saturating_sub(working));
+        let rate = came.saturating_sub(from) as f64 / window.as_secs_f64();
+        let mut wanted = working * 2;
+        if let Some((count, before)) = self.before {
+            let (gain, ratio) = (rate / before.max(1.0), working as f64 / count as f64);
+            if gain < MIN_GAIN {
+                self.rest();
+                return Change::Leave(count);
+            }
+            if gain > 0.8 * ratio {
+                // Each connection is held back on its own, so that many more will help.
+                wanted = working * 4;
+            } else if ratio > 2.0 {
+                // Somewhere on this large step the path was full.
+                self.rest();
+                return Change::Leave((count as f64 * gain).ceil() as usize);
+            }
+        }
+        let more = wanted.min(MAX_AUTO).saturating_sub(working);
         if more == 0 {
-            self.is_settled = true;
             return Change::None;
         }
         if free as f64 * CHUNK_LEN as f64 / rate.max(1.0) < MIN_LEFT {
@@ -380,24 +402,31 @@ impl Growth {
         self.before = Some((working, rate));
         Change::Add(more)
     }
+
+    /// It is as it should be, for a while: paths change, and a measurement may have been off.
+    fn rest(&mut self) {
+        self.rests_until = Some(Instant::now() + FIRST_REST * 2_u32.pow(self.rests.min(5)));
+        self.rests += 1;
+        self.before = None;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Lets a path that brings `rate(connections)` bytes a second be looked at until nothing changes; how many it comes to.
-    async fn settle(walk: Duration, rate: impl Fn(usize) -> f64) -> usize {
-        let (mut growth, mut connections, mut brought) = (Growth::default(), 1_usize, 0.0);
-        for _ in 0..200 {
-            match growth.look(connections, walk, false, brought as u64, 1 << 20) {
+    /// Lets a path that brings `rate(connections)` bytes a second be looked at for so long; how many it comes to.
+    async fn settle(seconds: u64, walk: Duration, rate: impl Fn(usize) -> f64) -> usize {
+        let (mut growth, mut connections, mut came) = (Growth::default(), 1_usize, 0.0);
+        for _ in 0..seconds * 4 {
+            match growth.look(connections, walk, false, came as u64, 1 << 20) {
                 Change::None => {}
                 Change::Add(more) => connections += more,
                 Change::Leave(count) => connections = count,
             }
             let tick = Duration::from_millis(250);
             tokio::time::advance(tick).await;
-            brought += rate(connections) * tick.as_secs_f64();
+            came += rate(connections) * tick.as_secs_f64();
         }
         connections
     }
@@ -405,9 +434,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn connections_grow_while_they_bring_more() {
         let long = Duration::from_millis(90);
-        assert_eq!(settle(long, |n| 1e6 * n as f64).await, MAX_AUTO);
-        assert_eq!(settle(long, |n| 1e6 * n.min(4) as f64).await, 4);
-        assert_eq!(settle(long, |_| 1e7).await, 1);
-        assert_eq!(settle(Duration::from_millis(3), |n| 1e6 * n as f64).await, 1);
+        for seconds in [12, 14, 16] {
+            assert_eq!(settle(seconds, long, |n| 1e6 * n as f64).await, MAX_AUTO);
+            assert_eq!(settle(seconds, long, |n| 1e6 * n.min(4) as f64).await, 4);
+            assert_eq!(settle(seconds, long, |_| 1e7).await, 1);
+        }
+        assert_eq!(settle(100, Duration::from_millis(3), |n| 1e6 * n as f64).await, 1);
     }
 }

@@ -435,6 +435,7 @@ impl<'a> Download<'a> {
             queue: Queue::new(placed.missing(size)),
             authority: Authority::new(route),
             brought: &self.brought,
+            came: RefCell::new(vec![0; plan.routes.len()]),
         };
         let mut connections = Connections::new(&shared, &mut self.fates, standing);
         let mut learning = std::pin::pin!(learn(&shared));

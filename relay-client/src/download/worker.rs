@@ -35,6 +35,8 @@ pub(super) struct Shared<'a> {
     pub(super) authority: Authority,
     /// Bytes that each route brought in this run.
     pub(super) brought: &'a RefCell<Vec<u64>>,
+    /// Bytes that have come on each route in this attempt, whatever became of them.
+    pub(super) came: RefCell<Vec<u64>>,
 }
 
 /// What a connection is doing.
@@ -211,7 +213,11 @@ impl<'a> Worker<'a> {
         let len = body.chunk_len(index);
         let mut buffer = verifiers.buffer(len).await;
         let mut shown = Shown { reporter, bytes: 0 };
-        let came = session.answers().chunk(&mut buffer, |n| shown.add(n as u64)).await;
+        let on_bytes = |n| {
+            shown.add(n as u64);
+            add(&self.shared.came, self.route, n as u64);
+        };
+        let came = session.answers().chunk(&mut buffer, on_bytes).await;
         let promised = came.map_err(|error| session.broken(error))?;
         let promised = self.checked(index, promised)?;
         session.count(len as u64);
@@ -219,9 +225,7 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         shown.bytes = 0;
-        if let Some(brought) = self.shared.brought.borrow_mut().get_mut(self.route) {
-            *brought += len as u64;
-        }
+        add(self.shared.brought, self.route, len as u64);
         let (file_size, sink) = (body.file.size.bytes(), Arc::clone(sink));
         let chunk = Received { buffer, index, file_size, promised, route: self.route, sink };
         verifiers.submit(chunk).map_err(|e| Failure::local("start a thread for", path, e))
@@ -246,6 +250,12 @@ impl<'a> Worker<'a> {
     fn other_version(&self, chunk: Option<u64>) -> Failure {
         let origin = self.shared.plan.route(self.route).hops().last();
         Failure::OtherVersion { origin: origin.map(ToString::to_string).unwrap_or_default(), chunk }
+    }
+}
+
+fn add(counts: &RefCell<Vec<u64>>, route: usize, bytes: u64) {
+    if let Some(count) = counts.borrow_mut().get_mut(route) {
+        *count += bytes;
     }
 }
 
