@@ -103,12 +103,18 @@ pub fn is_still(_file: &File, _path: &Path) -> io::Result<bool> {
 /// Asks the file system for room for a file of `len` bytes, so that a full disk is known at the start. When there is none,
 /// nothing stays allocated beyond the file's end. Nobody may write to the file meanwhile.
 ///
+/// A file system in memory is only asked whether it has the room: to allocate there is to fill with zeros, which takes about as long
+/// as the writing that follows.
+///
 /// # Errors
 /// Only that there is no room; a file system that cannot promise room is no error.
 #[cfg(target_os = "linux")]
 pub fn reserve(file: &File, len: u64) -> io::Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::fs::{FallocateFlags, fallocate, fstatfs};
     use rustix::io::Errno;
+    if fstatfs(file).is_ok_and(|system| system.f_type == TMPFS_MAGIC) {
+        return check_room(file, len);
+    }
     match fallocate(file, FallocateFlags::KEEP_SIZE, 0, len) {
         Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
             // Some file systems allocate what there is before they say that it is not enough.
@@ -118,6 +124,24 @@ pub fn reserve(file: &File, len: u64) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Whether the file system has room for the rest of a file of `len` bytes.
+#[cfg(target_os = "linux")]
+fn check_room(file: &File, len: u64) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let system = rustix::fs::fstatvfs(file)?;
+    let missing = len.saturating_sub(file.metadata()?.blocks() * 512);
+    // Without a size limit all counts are 0 (tmpfs(5)).
+    let is_limited = system.f_blocks > 0;
+    if is_limited && system.f_bavail.saturating_mul(system.f_frsize) < missing {
+        return Err(rustix::io::Errno::NOSPC.into());
+    }
+    Ok(())
+}
+
+/// What statfs(2) calls a tmpfs.
+#[cfg(target_os = "linux")]
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 /// Promises nothing.
 ///
