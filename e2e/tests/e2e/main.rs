@@ -8,6 +8,7 @@
 //! | [`pipes`] | is a relay blind: half-close, resets, backpressure, single bytes? |
 //! | [`faults`] | do cuts, flips, stalls and kills never leave a wrong file? |
 //! | [`resume`] | does the next attempt, or the next run, go on where the last one ended? |
+//! | [`power_cut`] | what does a power cut leave, at every instant? |
 //! | [`routes`] | do several routes and connections share a file, and take over from each other? |
 //! | [`conversation`] | does an origin answer as the specification says, through relays? |
 //! | [`lifecycle`] | does a node say when it is full, and end in order? |
@@ -31,6 +32,8 @@ mod faults;
 mod hostile;
 mod lifecycle;
 mod pipes;
+#[cfg(target_os = "linux")]
+mod power_cut;
 mod raw;
 mod refusals;
 mod resume;
