@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use relay_chain::chain::Pipe;
 use serde::Serialize;
@@ -34,6 +34,9 @@ pub struct SlowReaders {
     /// How long they read, in seconds
     #[arg(long, default_value_t = 20)]
     seconds: u64,
+    /// Fail when a node holds more than this, in MiB
+    #[arg(long, default_value_t = 64.0)]
+    at_most: f64,
     #[command(flatten)]
     output: Output,
 }
@@ -111,7 +114,11 @@ pub fn slow_readers(options: &SlowReaders) -> Result<()> {
         kernel_before >> 8,
         kernel >> 8
     );
-    options.output.json("slow-readers", &machine, &[], &held)
+    options.output.json("slow-readers", &machine, &[], &held)?;
+    for held in held.iter().filter(|held| held.peak_mib > options.at_most) {
+        bail!("the {} held {:.1} MiB, and {} are allowed", held.process, held.peak_mib, options.at_most);
+    }
+    Ok(())
 }
 
 async fn read_slowly(

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -48,6 +50,8 @@ pub fn run(options: &Options) -> Result<()> {
     let file = sample::create(&files, "sample", options.size)?;
     let chain = Chain::start(Variant::Relay, 1, &file, home.path())?;
     let fetch_once = || fetch::run(&chain.fetch(&file, Path::new("/dev/null"))?);
+    // An origin keeps no hashes of a file that changed a moment ago, and copies it.
+    thread::sleep(Duration::from_secs(3));
     // Once before, so that the origin's index has the hashes and buffers are there.
     fetch_once()?;
     let relay = chain.relays.first().context("the chain has no relay")?;
