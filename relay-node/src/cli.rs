@@ -284,33 +284,61 @@ impl Settings {
     /// These settings, and where they say nothing, those of the file.
     #[must_use]
     pub fn over(self, file: Settings) -> Settings {
-        Settings {
-            port: self.port.or(file.port),
-            listen: if self.listen.is_empty() { file.listen } else { self.listen },
-            root: self.root.or(file.root),
-            hidden: self.hidden || file.hidden,
-            workers: self.workers.or(file.workers),
-            congestion: self.congestion.or(file.congestion),
-            allow_next: if self.allow_next.is_empty() { file.allow_next } else { self.allow_next },
-            max_hops: self.max_hops.or(file.max_hops),
-            max_connections: self.max_connections.or(file.max_connections),
-            request_timeout: self.request_timeout.or(file.request_timeout),
-            dial_timeout: self.dial_timeout.or(file.dial_timeout),
-            keep_alive_timeout: self.keep_alive_timeout.or(file.keep_alive_timeout),
-            idle_timeout: self.idle_timeout.or(file.idle_timeout),
-            drain: self.drain.or(file.drain),
-            log_format: self.log_format.or(file.log_format),
-            log_dir: self.log_dir.or(file.log_dir),
-            no_listing: self.no_listing || file.no_listing,
-            strict_http: self.strict_http || file.strict_http,
-            upstream: self.upstream.or(file.upstream),
-            forward_proxy: self.forward_proxy || file.forward_proxy,
-            allow_proxy: if self.allow_proxy.is_empty() { file.allow_proxy } else { self.allow_proxy },
-            gateway: self.gateway.or(file.gateway),
-            cache_dir: self.cache_dir.or(file.cache_dir),
-            cache_size: self.cache_size.or(file.cache_size),
-            upstream_timeout: self.upstream_timeout.or(file.upstream_timeout),
+        /// A key that is missing here does not compile.
+        macro_rules! each {
+            ($($key:ident),* $(,)?) => { Settings { $($key: self.$key.over(file.$key)),* } };
         }
+        each!(
+            port,
+            listen,
+            root,
+            hidden,
+            workers,
+            congestion,
+            allow_next,
+            max_hops,
+            max_connections,
+            request_timeout,
+            dial_timeout,
+            keep_alive_timeout,
+            idle_timeout,
+            drain,
+            log_format,
+            log_dir,
+            no_listing,
+            strict_http,
+            upstream,
+            forward_proxy,
+            allow_proxy,
+            gateway,
+            cache_dir,
+            cache_size,
+            upstream_timeout
+        )
+    }
+}
+
+/// A setting that may be said in two places.
+trait Layered {
+    /// This one, and where it says nothing, the one below.
+    fn over(self, below: Self) -> Self;
+}
+
+impl<T> Layered for Option<T> {
+    fn over(self, below: Self) -> Self {
+        self.or(below)
+    }
+}
+
+impl<T> Layered for Vec<T> {
+    fn over(self, below: Self) -> Self {
+        if self.is_empty() { below } else { self }
+    }
+}
+
+impl Layered for bool {
+    fn over(self, below: Self) -> Self {
+        self || below
     }
 }
 
@@ -352,6 +380,42 @@ mod tests {
         assert_eq!(merged.root, Some("typed".into()));
         assert_eq!(merged.allow_next, ["*".parse().unwrap()]);
         assert_eq!(merged.max_connections, Some(5));
+    }
+
+    #[test]
+    fn every_key_of_the_file_is_an_option_a_variable_and_a_line_of_the_help() {
+        // The reader's own list of what it knows.
+        let refusal = toml::from_str::<Settings>("nosuch = 1").unwrap_err().to_string();
+        let (_, known) = refusal.split_once("expected one of").unwrap();
+        let mut keys: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        let command = Cli::command();
+        let mut options: Vec<&str> = Vec::new();
+        for option in command.get_arguments().filter(|option| option.get_id() != "config") {
+            let key = option.get_long().unwrap_or(option.get_id().as_str());
+            let variable = format!("RELAY_NODE_{}", key.replace('-', "_").to_uppercase());
+            assert_eq!(option.get_env(), Some(std::ffi::OsStr::new(&variable)), "{key}");
+            assert!(option.get_help().is_some() && !option.is_hide_set(), "{key}");
+            options.push(key);
+        }
+        keys.sort_unstable();
+        options.sort_unstable();
+        assert_eq!(keys, options);
+    }
+
+    #[test]
+    fn what_is_said_nearer_wins_key_by_key() {
+        let near = Settings { port: Some(1), hidden: true, ..Settings::default() };
+        let far = Settings {
+            port: Some(2),
+            workers: Some(3),
+            listen: vec!["::1".parse().unwrap()],
+            ..Settings::default()
+        };
+        let merged = near.over(far);
+        assert_eq!(
+            (merged.port, merged.workers, merged.hidden, merged.listen.len()),
+            (Some(1), Some(3), true, 1)
+        );
     }
 
     #[test]

@@ -266,7 +266,7 @@ mod tests {
             while listener.write_all(b"?").await.is_ok() {
                 tokio::task::yield_now().await;
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             end = pumped => (heard, end),
