@@ -10,7 +10,7 @@ use relay_chain::frames::encode;
 use relay_chain::requests::{Answers, Body};
 use relay_proto::address::Hop;
 use relay_proto::digest::ChunkHash;
-use relay_proto::file::{Conditions, Get, RequestedName};
+use relay_proto::file::{Conditions, FileFacts, Get, RequestedName, Stat};
 use relay_proto::route::Route;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -56,6 +56,13 @@ pub async fn fetch(route: &Route) -> Result<u64> {
         ensure!(ChunkHash::of(&chunk, index, size) == promised, "chunk {index} arrived damaged");
     }
     Ok(body.file.size.bytes())
+}
+
+/// What the origin says about a file.
+pub async fn facts(route: &Route) -> Result<FileFacts> {
+    let name = RequestedName::try_from(route.file().as_str()).map_err(|e| anyhow::anyhow!(e))?;
+    let mut answers = Answers::new(open(route, &encode(&Stat { name })?).await?.stream, SILENCE);
+    answers.head().await?.file.ok_or_else(|| anyhow::anyhow!("the origin does not have the file"))
 }
 
 async fn open(route: &Route, first_requests: &[u8]) -> Result<Pipe> {

@@ -73,6 +73,15 @@ pub fn measure(chain: &mut Chain, file: &Path, out: &Path) -> Result<Sample> {
     sample(chain, size, elapsed, used, &before, &after)
 }
 
+/// Seconds that a program takes, which must end well.
+pub fn timed(mut command: Command) -> Result<f64> {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let started = Instant::now();
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(started.elapsed().as_secs_f64())
+}
+
 /// Whether the sink keeps what it gets.
 pub fn is_file(out: &Path) -> bool {
     out != Path::new("/dev/null")

@@ -25,6 +25,7 @@ mod peers;
 mod platform;
 mod random;
 mod report;
+mod resume;
 mod sample;
 mod site;
 mod soak;
@@ -53,6 +54,8 @@ enum Command {
     Latency(latency::Options),
     /// Many small files through a chain, beside a client for each and beside rsync through jumps
     Tree(tree::Options),
+    /// A file of which nearly all is here: going on beside fetching the rest alone and hashing what is here
+    Resume(resume::Options),
     /// Many transfers to slow readers through one relay: the relay's memory
     SlowReaders(memory::SlowReaders),
     /// Idle connections: memory a connection
@@ -76,6 +79,7 @@ fn main() -> Result<()> {
         Command::Grid(options) => grid::run(&options),
         Command::Latency(options) => latency::run(&options),
         Command::Tree(options) => tree::run(&options),
+        Command::Resume(options) => resume::run(&options),
         Command::SlowReaders(options) => memory::slow_readers(&options),
         Command::Idle(options) => memory::idle(&options),
         Command::Load(options) => load::run(&options),

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
+use crate::fetch::timed;
 use crate::machine::Machine;
 use crate::peers::{Chain, Variant, installed, own};
 use crate::report::{Output, spread, table};
@@ -206,15 +206,6 @@ impl Bench<'_> {
         ensure!(fs::read(got.join(last))? == fs::read(self.tree.join(last))?, "{last} is not what was sent");
         Ok(())
     }
-}
-
-/// Seconds that a program takes, which must end well.
-fn timed(mut command: Command) -> Result<f64> {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let started = Instant::now();
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
-    ensure!(status.success(), "{command:?} ended with {status}");
-    Ok(started.elapsed().as_secs_f64())
 }
 
 fn text(results: &[Times]) -> String {
