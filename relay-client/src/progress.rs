@@ -141,6 +141,10 @@ impl Reporter {
             _ => {}
         }
         match &self.view {
+            // Of a directory this is an error like others, but not the last word.
+            View::Quiet if matches!(event, Event::FileFailed { .. }) => {
+                sentence(event).into_iter().for_each(|line| eprintln!("error: {line}"));
+            }
             View::Quiet => {}
             View::Json => print_json(event),
             View::Lines => {

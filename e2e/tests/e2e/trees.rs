@@ -291,6 +291,11 @@ fn one_bad_file_does_not_stop_the_others() {
     {
         assert!(finished.stderr.contains(part), "no {part:?} in: {}", finished.stderr);
     }
+    // And those who want to hear of nothing but errors hear of these.
+    let quiet = world.fetch("tree/", &hops(&nodes), &["--quiet"]);
+    check_ended(&quiet, 10);
+    assert!(quiet.stderr.lines().all(|line| line.starts_with("error: ")), "{}", quiet.stderr);
+    assert!(quiet.stderr.contains("run.sh: cannot write"), "{}", quiet.stderr);
     // But one line is enough for a directory that cannot be had.
     assert_eq!(finished.stderr.matches("stands here as deep or above").count(), 1, "{}", finished.stderr);
 }

@@ -127,6 +127,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever is listed: what becomes a path has nothing but plain components, and as many as it shows.
+        #[test]
+        fn a_path_stays_where_it_is_put(name in "(/|\\.|\\.\\.|a|\\\\|C:|\\PC|\\x00){0,12}", prefix in "(d/)?") {
+            if let Ok(path) = SafePath::of(&format!("{prefix}{name}"), &prefix) {
+                let path = std::path::Path::new(path.as_str());
+                let plain = |component| matches!(component, std::path::Component::Normal(_));
+                proptest::prop_assert!(path.components().all(plain), "{path:?}");
+                proptest::prop_assert_eq!(path.components().count(), name.split('/').count());
+            }
+        }
+    }
+
     #[test]
     fn windows_keeps_some_names() {
         for name in ["CON", "nul.txt", "com1", "a:b", "a.", "aux.c", "d:stream"] {

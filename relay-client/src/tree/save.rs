@@ -23,8 +23,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The most files of one batch. Each is an open descriptor, and so may be as many that wait for the next batch; both together stay
-/// far below the usual limit of 1,024.
-const MAX_BATCH: usize = 256;
+/// far below the usual limits: 1,024 on Linux, 256 on others, where a batch saves nothing anyway.
+const MAX_BATCH: usize = if cfg!(target_os = "linux") { 256 } else { 48 };
 /// How long a batch waits to become full, unless nothing more can come.
 const GATHER: Duration = Duration::from_millis(150);
 /// How often it is looked whether more can come.

@@ -17,10 +17,6 @@ use std::path::{Path, PathBuf};
 pub struct Directory {
     path: PathBuf,
     fd: OwnedFd,
-    #[cfg_attr(
-        not(target_os = "linux"),
-        expect(dead_code, reason = "only asked where a whole file system can be synced")
-    )]
     device: u64,
 }
 
