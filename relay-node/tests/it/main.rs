@@ -12,6 +12,7 @@ mod cache_rules;
 mod cache_shared_fetch;
 mod gateway_chain;
 mod http_conditions;
+mod http_idle;
 mod http_limits;
 mod http_listing;
 mod http_statuses;
