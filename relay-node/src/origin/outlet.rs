@@ -155,13 +155,12 @@ async fn write_some(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
     use crate::idle::tests::{connected, outlasts_a_slow_reader};
-    use std::os::fd::AsFd;
 
     #[cfg(target_os = "linux")]
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_makes_progress() {
         let (client, mut near) = connected().await;
-        let watched = near.as_fd().try_clone_to_owned().unwrap();
+        let watched = std::os::fd::AsFd::as_fd(&near).try_clone_to_owned().unwrap();
         let watched = TcpStream::from_std(watched.into()).unwrap();
         let limit = Duration::from_secs(600);
         let mut record = OriginRecord::default();

@@ -16,7 +16,7 @@
 mod canonical;
 #[cfg(unix)]
 mod components;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 mod openat2;
 
 use std::ffi::OsStr;
@@ -37,7 +37,7 @@ pub(crate) struct RootDirectory {
 /// See the module's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(relay_plain)))]
     Openat2,
     #[cfg(unix)]
     Components,
@@ -79,9 +79,9 @@ impl RootDirectory {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let method = forced.unwrap_or_else(|| {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", not(relay_plain)))]
             return if openat2::works(&directory) { Method::Openat2 } else { Method::Components };
-            #[cfg(all(unix, not(target_os = "linux")))]
+            #[cfg(all(unix, any(not(target_os = "linux"), relay_plain)))]
             return Method::Components;
             #[cfg(not(unix))]
             return Method::Canonical;
@@ -97,7 +97,7 @@ impl RootDirectory {
     /// Opens what stands under `name`. Never waits for the other end of a pipe or for a device.
     pub(crate) fn open_beneath(&self, name: &str) -> io::Result<Entry> {
         match self.method {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", not(relay_plain)))]
             Method::Openat2 => openat2::open(&self.directory, name),
             #[cfg(unix)]
             Method::Components => components::open(&self.directory, name),
@@ -107,9 +107,13 @@ impl RootDirectory {
     }
 
     /// The same, answered from the system's memory alone; `None` when that is not enough, or cannot be known.
+    #[cfg_attr(
+        any(not(target_os = "linux"), relay_plain),
+        expect(unused_variables, reason = "only the first method asks")
+    )]
     pub(crate) fn open_beneath_cached(&self, name: &str) -> Option<io::Result<Entry>> {
         match self.method {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", not(relay_plain)))]
             Method::Openat2 => openat2::open_cached(&self.directory, name),
             #[cfg(unix)]
             Method::Components => None,
@@ -121,7 +125,7 @@ impl RootDirectory {
     /// What the system says about `name`, links followed, without opening it for reading where that is possible.
     pub(crate) fn metadata_beneath(&self, name: &str) -> io::Result<Metadata> {
         match self.method {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", not(relay_plain)))]
             Method::Openat2 => openat2::metadata(&self.directory, name),
             #[cfg(unix)]
             Method::Components => components::metadata(&self.directory, name),
@@ -137,7 +141,7 @@ impl RootDirectory {
         visit: &mut dyn FnMut(&OsStr, NameKind),
     ) -> io::Result<()> {
         match self.method {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", not(relay_plain)))]
             Method::Openat2 => components::visit(openat2::open_directory(&self.directory, directory)?, visit),
             #[cfg(unix)]
             Method::Components => {
@@ -165,7 +169,7 @@ impl RootDirectory {
     /// Every method that can be tried on this machine.
     pub(crate) fn all_methods(path: &Path) -> Vec<Self> {
         let methods = [
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", not(relay_plain)))]
             Method::Openat2,
             #[cfg(unix)]
             Method::Components,

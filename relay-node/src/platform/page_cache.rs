@@ -3,7 +3,7 @@
 use std::fs::File;
 
 /// Whether `len` bytes from `offset` on are, as far as samples tell, in the page cache. False where nobody can say.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 pub(crate) fn is_cached(file: &File, offset: u64, len: u64) -> bool {
     /// The kernel reads ahead and evicts in larger runs than this, so gaps between samples are rare; one costs a wait.
     const SAMPLE_EVERY: usize = 128 * 1024;
@@ -20,7 +20,7 @@ pub(crate) fn is_cached(file: &File, offset: u64, len: u64) -> bool {
 }
 
 /// Reads one byte unless that would wait (preadv2(2), `RWF_NOWAIT`).
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 fn sample(file: &File, at: u64) -> rustix::io::Result<usize> {
     let mut byte = [0];
     let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
@@ -28,7 +28,7 @@ fn sample(file: &File, at: u64) -> rustix::io::Result<usize> {
 }
 
 /// Some kernels' memory file systems cannot be asked, but have nothing to wait for either.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 pub(super) fn lives_in_memory(file: &File) -> bool {
     /// `TMPFS_MAGIC`, statfs(2).
     const TMPFS: i128 = 0x0102_1994;
@@ -36,13 +36,13 @@ pub(super) fn lives_in_memory(file: &File) -> bool {
 }
 
 /// Whether the part is in memory: this system cannot say.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), relay_plain))]
 pub(crate) fn is_cached(_: &File, _: u64, _: u64) -> bool {
     false
 }
 
 #[cfg(test)]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 mod tests {
     use super::is_cached;
     use std::io::Write;

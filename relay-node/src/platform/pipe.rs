@@ -1,11 +1,11 @@
 //! Pipes that carry bytes from socket to socket inside the kernel (splice(2)).
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), relay_plain))]
 pub(crate) use fallback::Pipe;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 pub(crate) use linux::Pipe;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 mod linux {
     use crate::platform::descriptors::{Purpose, is_scarce};
     use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
@@ -138,8 +138,11 @@ mod linux {
 }
 
 /// Systems without splice: there is never a pipe, so the bytes are copied.
-#[cfg(any(not(target_os = "linux"), test))]
-#[cfg_attr(target_os = "linux", allow(dead_code, reason = "only its `take` is tested where splice is"))]
+#[cfg(any(not(target_os = "linux"), relay_plain, test))]
+#[cfg_attr(
+    all(target_os = "linux", not(relay_plain)),
+    allow(dead_code, reason = "only its `take` is tested where splice is")
+)]
 mod fallback {
     use std::convert::Infallible;
     use std::io;

@@ -1,12 +1,12 @@
 //! Reading and writing at a place in a file, whatever others do with it meanwhile.
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 use super::page_cache::lives_in_memory;
 use std::fs::File;
 use std::io;
 
 /// Reads what the system has in memory at once. `None` where it would have to wait for the disk, or cannot tell.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 pub(crate) fn read_at_once(file: &File, buffer: &mut [u8], offset: u64) -> Option<usize> {
     use rustix::io::{ReadWriteFlags, preadv2};
     let mut buffers = [io::IoSliceMut::new(buffer)];
@@ -17,7 +17,7 @@ pub(crate) fn read_at_once(file: &File, buffer: &mut [u8], offset: u64) -> Optio
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), relay_plain))]
 pub(crate) fn read_at_once(_: &File, _: &mut [u8], _: u64) -> Option<usize> {
     None
 }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(relay_plain)))]
     fn files_in_memory_are_read_at_once() {
         let Ok(mut file) = tempfile::tempfile_in("/dev/shm") else { return };
         if !super::lives_in_memory(&file) {

@@ -7,14 +7,18 @@ use tokio::net::TcpStream;
 /// The TCP socket that a stream plainly is, if files can be sent into it within the kernel. A stream that does anything
 /// to its bytes (encryption, say) is none.
 pub(crate) fn as_socket<S: 'static>(stream: &S) -> Option<&TcpStream> {
-    if cfg!(target_os = "linux") { (stream as &dyn std::any::Any).downcast_ref() } else { None }
+    if cfg!(all(target_os = "linux", not(relay_plain))) {
+        (stream as &dyn std::any::Any).downcast_ref()
+    } else {
+        None
+    }
 }
 
 /// Sends up to `len` bytes of the file from `offset` on, once the socket takes any, and says how many it took. 0 means
 /// that the file ends there. A part that is not in memory blocks the thread.
 ///
 /// An error can be the file's or the socket's; the call does not tell which.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 pub(crate) async fn send_file(socket: &TcpStream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
     socket
         .async_io(tokio::io::Interest::WRITABLE, || {
@@ -31,7 +35,7 @@ pub(crate) async fn send_file(socket: &TcpStream, file: &File, offset: u64, len:
 
 /// Sends bytes that others follow at once, and says how many the socket took. The kernel may hold them back for up to 200 ms,
 /// to put them into one packet with those (send(2), tcp(7), `MSG_MORE`).
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 pub(crate) async fn send_before_more(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     use rustix::net::SendFlags;
     let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
@@ -39,13 +43,13 @@ pub(crate) async fn send_before_more(socket: &TcpStream, bytes: &[u8]) -> io::Re
 }
 
 /// There is no such call here.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), relay_plain))]
 pub(crate) async fn send_before_more(_: &TcpStream, _: &[u8]) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// There is no such call here.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), relay_plain))]
 pub(crate) async fn send_file(_: &TcpStream, _: &File, _: u64, _: usize) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -62,7 +66,7 @@ mod tests {
     }
 
     #[tokio::test]
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(relay_plain)))]
     async fn sends_and_ends() {
         use std::io::Write;
         use tokio::io::AsyncReadExt;

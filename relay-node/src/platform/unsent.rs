@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 /// Bytes that are not acknowledged yet, where the system tells.
 #[cfg(all(
     target_os = "linux",
+    not(relay_plain),
     any(
         target_arch = "x86_64",
         target_arch = "x86",
@@ -29,6 +30,7 @@ pub(crate) fn unsent_bytes(socket: &TcpStream) -> Option<u64> {
 /// Bytes that are not acknowledged yet; this system does not tell.
 #[cfg(not(all(
     target_os = "linux",
+    not(relay_plain),
     any(
         target_arch = "x86_64",
         target_arch = "x86",
@@ -42,7 +44,7 @@ pub(crate) fn unsent_bytes(_: &TcpStream) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
