@@ -50,20 +50,63 @@ pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
     svg + "</svg>\n"
 }
 
+/// How the upright axis is divided.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scale {
+    /// From zero on, evenly.
+    Even,
+    /// Each step is ten times the one before.
+    Decades,
+}
+
+impl Scale {
+    /// The axis's marks, the lowest first.
+    fn marks(self, least: f64, most: f64) -> Vec<f64> {
+        match self {
+            Scale::Even => (0..=4_u8).map(|quarter| round_up(most) * f64::from(quarter) / 4.0).collect(),
+            Scale::Decades => {
+                let from = least.max(f64::MIN_POSITIVE).log10().floor();
+                let until = most.max(f64::MIN_POSITIVE).log10().ceil().max(from + 1.0);
+                let mut marks = vec![10_f64.powf(from)];
+                while let Some(last) = marks.last().filter(|&&last| last.log10() < until - 0.5) {
+                    marks.push(last * 10.0);
+                }
+                marks
+            }
+        }
+    }
+
+    /// How far up a value stands between the lowest mark, 0, and the highest, 1.
+    fn place(self, value: f64, lowest: f64, highest: f64) -> f64 {
+        match self {
+            Scale::Even => (value - lowest) / (highest - lowest),
+            Scale::Decades => (value.max(lowest) / lowest).log10() / (highest / lowest).log10(),
+        }
+    }
+}
+
+/// The next number that a reader likes on an axis.
+fn round_up(value: f64) -> f64 {
+    let power = 10_f64.powf(value.max(f64::MIN_POSITIVE).log10().floor());
+    let steps = [1.0, 1.2, 1.6, 2.0, 2.4, 3.2, 4.0, 5.0, 6.0, 8.0];
+    steps.into_iter().map(|step| step * power).find(|&step| step >= value).unwrap_or(10.0 * power)
+}
+
 /// Lines over common axes; `x` values are placed by rank, so that 1, 4, 16, 64 stand evenly.
-pub fn lines(title: &str, x_unit: &str, y_unit: &str, lines: &[Line]) -> String {
+pub fn lines(title: &str, x_unit: &str, y_unit: &str, scale: Scale, lines: &[Line]) -> String {
     let mut places: Vec<f64> = lines.iter().flat_map(|(_, points)| points.iter().map(|p| p.0)).collect();
     places.sort_by(f64::total_cmp);
     places.dedup();
-    let most =
-        lines.iter().flat_map(|(_, points)| points.iter().map(|p| p.1)).fold(f64::MIN_POSITIVE, f64::max);
+    let values = || lines.iter().flat_map(|(_, points)| points.iter().map(|p| p.1));
+    let (least, most) = (values().fold(f64::MAX, f64::min), values().fold(f64::MIN_POSITIVE, f64::max));
+    let marks = scale.marks(least.min(most), most);
+    let (lowest, highest) = (marks.first().copied().unwrap_or(0.0), marks.last().copied().unwrap_or(1.0));
     let (left, bottom) = (70.0, TOP + PLOT_HEIGHT);
     let step = (WIDTH - left - LABELS - 20.0) / rows(places.len().saturating_sub(1)).max(1.0);
     let at = |x: f64| left + rows(places.iter().position(|&p| p >= x).unwrap_or(0)) * step;
-    let up = |y: f64| bottom - y / most * PLOT_HEIGHT;
+    let up = |y: f64| bottom - scale.place(y, lowest, highest) * PLOT_HEIGHT;
     let mut svg = open(title, y_unit, bottom + 50.0);
-    for quarter in 0..=4_u8 {
-        let y = most * f64::from(quarter) / 4.0;
+    for y in marks {
         let _ = write!(
             svg,
             "<path d=\"M{left} {0:.1}H{1:.1}\" stroke=\"#ddd\"/>\n<text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4}</text>\n",
@@ -148,7 +191,15 @@ mod tests {
         let svg = bars("a < b", "MB/s", &[("one".into(), spread(10.0)), ("two & more".into(), spread(20.0))]);
         assert_eq!(svg.matches("<rect x=").count(), 2);
         assert!(svg.contains("a &lt; b") && svg.contains("two &amp; more") && svg.ends_with("</svg>\n"));
-        let svg = lines("t", "relays", "MB/s", &[("one".into(), vec![(0.0, 5.0), (10.0, 1.0)])]);
+        let svg = lines("t", "relays", "MB/s", Scale::Even, &[("one".into(), vec![(0.0, 5.0), (10.0, 1.0)])]);
         assert!(svg.contains("M70.0 54.0L550.0 294.0"), "{svg}");
+    }
+
+    #[test]
+    fn marks_are_round_and_hold_every_value() {
+        assert_eq!(Scale::Even.marks(3.0, 1604.0), [0.0, 500.0, 1000.0, 1500.0, 2000.0]);
+        assert_eq!(Scale::Decades.marks(2.2, 3678.0), [1.0, 10.0, 100.0, 1000.0, 10_000.0]);
+        assert_eq!(Scale::Decades.marks(5.0, 5.0), [1.0, 10.0]);
+        assert!((Scale::Decades.place(100.0, 1.0, 10_000.0) - 0.5).abs() < 1e-9);
     }
 }

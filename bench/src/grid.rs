@@ -17,7 +17,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::chain::{Sink, available};
-use crate::chart;
+use crate::chart::{self, Scale};
 use crate::daemon::{machine_busy, settle};
 use crate::fetch;
 use crate::machine::Machine;
@@ -454,5 +454,7 @@ fn drawing(
             points.push((x(cell) as f64, value.median));
         }
     }
-    chart::lines(title, x_unit, y_unit, &lines)
+    // Times differ by factors of hundreds, throughput does not.
+    let scale = if y_unit.starts_with("milliseconds") { Scale::Decades } else { Scale::Even };
+    chart::lines(title, x_unit, y_unit, scale, &lines)
 }

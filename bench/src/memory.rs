@@ -115,7 +115,7 @@ pub fn slow_readers(options: &SlowReaders) -> Result<()> {
         kernel >> 8
     );
     options.output.json("slow-readers", &machine, &[], &held)?;
-    for held in held.iter().filter(|held| held.peak_mib > options.at_most) {
+    if let Some(held) = held.iter().find(|held| held.peak_mib > options.at_most) {
         bail!("the {} held {:.1} MiB, and {} are allowed", held.process, held.peak_mib, options.at_most);
     }
     Ok(())
