@@ -20,7 +20,7 @@ async fn read(what: u8, bytes: &[u8]) {
         if !head.status.is_success() {
             continue;
         }
-        if what % 3 == 0 {
+        if what.is_multiple_of(3) {
             let Ok(page) = answers.page().await else { return };
             assert!(page.entries.len() <= relay_proto::limits::MAX_PAGE);
             continue;
