@@ -208,11 +208,12 @@ impl Reporter {
         let Ok(mut shares) = self.shares.lock() else { return };
         shares.now = now;
         let View::Bars(bars) = &self.view else { return };
-        if shares.at.is_some_and(|at| at.elapsed() < SHARES_EVERY) {
-            return;
+        match shares.at.map(|at| at.elapsed()) {
+            Some(since) if since < SHARES_EVERY => return,
+            Some(since) => bars.routes(shares_line(&shares.now, &shares.shown, since)),
+            // There is no rate yet.
+            None => {}
         }
-        let since = shares.at.map(|at| at.elapsed()).unwrap_or_default();
-        bars.routes(shares_line(&shares.now, &shares.shown, since));
         shares.shown = shares.now.clone();
         shares.at = Some(Instant::now());
     }

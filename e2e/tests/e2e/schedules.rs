@@ -96,6 +96,41 @@ fn random_faults_never_leave_a_wrong_file() {
     }
 }
 
+/// Whatever happens on one route, the file comes by the other.
+#[test]
+fn random_faults_on_one_route_never_keep_the_file_away() {
+    let world = World::new();
+    let nodes = world.chain(1);
+    for seed in seeds(12) {
+        eprintln!("routes {seed}");
+        let mut dice = Dice::new("routes", seed);
+        let len = usize::try_from(dice.roll(8 * MIB as u64)).expect("small");
+        let name = format!("file-{seed}");
+        let bytes = world.offer(&name, len);
+        let mut plan = Plan { up: direction(&mut dice, 500), down: direction(&mut dice, len as u64) };
+        // A flipped bit in the first answer's head, which no hash covers, makes another file of it.
+        let spoils_head = |at: u64, fault: Fault| at < 2000 && matches!(fault, Fault::FlipBit(_));
+        plan.down.faults.retain(|(at, fault)| !spoils_head(*at, *fault));
+        plan.up.faults.retain(|(at, fault)| !spoils_head(*at, *fault));
+        let is_first = dice.roll(2) == 0;
+        let context =
+            format!("routes {seed}: {len} bytes, faults on route {}, {plan:?}", 2 - u8::from(is_first));
+        let proxy = FaultProxy::start(nodes[0].address(), plan);
+        let steady = FaultProxy::start(
+            nodes[1].address(),
+            Plan { down: Direction::rate(10_000_000), ..Plan::default() },
+        );
+        let spoilt = format!("{name}\n{}\n{}\n", proxy.hop(), nodes[1].hop());
+        let clean = format!("{name}\n{}\n", steady.hop());
+        let route = if is_first { [spoilt, clean] } else { [clean, spoilt] }.join("or\n");
+        let file = world.elsewhere("routes.txt");
+        fs::write(&file, route).expect("a route file");
+        let finished = world.client(&[file.to_str().expect("text"), "--timeout", "1"]);
+        assert_eq!(finished.code, Some(0), "{context}: {}", finished.stderr);
+        assert!(fs::read(world.saved().join(&name)).expect("the file") == bytes, "{context}: a wrong file");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_client_killed_at_any_byte_goes_on_in_its_next_run() {
