@@ -3,6 +3,7 @@
 //! `RELAY_E2E_SCHEDULES=200` runs more of them; `RELAY_E2E_SEED=17` runs the one that a failure printed.
 
 use crate::world::{MIB, World, hops, some_chunks};
+use relay_client::journal::Journal;
 use relay_testkit::files::sample_bytes;
 use relay_testkit::process::Signal;
 use relay_testkit::proxy::{Direction, Fault, FaultProxy, Plan};
@@ -158,5 +159,45 @@ fn a_client_killed_at_any_byte_goes_on_in_its_next_run() {
         let finished = world.fetch("myfile", &hops(&nodes), &[]);
         world.check_saved(&finished, "myfile", &bytes);
         fs::remove_file(world.saved().join("myfile")).expect("removed");
+    }
+}
+
+/// What the journal of a killed client marks is never fetched again, and it marks all but the last seconds.
+#[cfg(unix)]
+#[test]
+fn a_killed_client_fetches_no_chunk_of_its_journal_again() {
+    const RATE: u32 = 4_000_000;
+    let world = World::new();
+    let len = some_chunks(24);
+    let bytes = world.offer("myfile", len);
+    let nodes = world.chain(1);
+    for seed in seeds(3) {
+        eprintln!("journal {seed}");
+        let at = 8 * MIB as u64 + Dice::new("journal", seed).roll(14 * MIB as u64);
+        let proxy =
+            FaultProxy::start(nodes[0].address(), Plan { down: Direction::rate(RATE), ..Plan::default() });
+        let client = world.start_fetch("myfile", &[proxy.hop(), nodes[1].hop()], &["--timeout", "60"]);
+        proxy.wait_for("enough bytes", |seen| seen.iter().any(|one| one.down >= at));
+        client.signal(Signal::Kill);
+        drop(client.finish());
+        let journal = world.saved().join("myfile.part.journal");
+        let held = Journal::read(&journal).map(|held| held.chunks.len()).unwrap_or_default();
+        // It is written every second. Four seconds are for machines that have more to do.
+        let lost = (at / MIB as u64).saturating_sub(held as u64);
+        assert!(
+            lost <= 4 * u64::from(RATE) / MIB as u64 + 1,
+            "journal {seed}: {lost} chunks of {at} bytes are lost"
+        );
+        let finished = world.fetch("myfile", &hops(&nodes), &["--json"]);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let done: serde_json::Value =
+            serde_json::from_str(finished.stdout_text().lines().last().expect("an event")).expect("JSON");
+        let fetched = done["fetched"].as_u64().expect("bytes");
+        assert!(
+            fetched <= (len - held * MIB) as u64,
+            "journal {seed}: {fetched} fetched though {held} chunks are held"
+        );
+        assert!(fs::read(world.saved().join("myfile")).expect("the file") == bytes, "journal {seed}");
+        world.clear_saved();
     }
 }
