@@ -100,6 +100,11 @@ impl Daemon {
         Ok(sum)
     }
 
+    /// How many descriptors the process has open.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
+    }
+
     /// Lets the peak count from now on (proc(5): `clear_refs`, value 5).
     pub fn reset_peak(&self) -> Result<()> {
         for pid in family(self.pid())? {

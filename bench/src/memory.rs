@@ -47,7 +47,7 @@ pub struct Idle {
     /// Connections through a relay to an origin
     #[arg(long, default_value_t = 4000)]
     relayed: usize,
-    /// HTTP connections kept alive after one answer
+    /// HTTP connections, silent and then kept alive after one answer
     #[arg(long, default_value_t = 8000)]
     http: usize,
     #[command(flatten)]
@@ -159,13 +159,23 @@ pub fn idle(options: &Idle) -> Result<()> {
     sample::create(&files, "small", 1024)?;
     let held = direct::runtime()?.block_on(async {
         let mut held = idle_relayed(options.relayed, home.path(), &files).await?;
-        held.push(idle_http(options.http, home.path(), &files).await?);
+        held.extend(idle_http(options.http, home.path(), &files).await?);
         anyhow::Ok(held)
     })?;
     println!("{}", machine.text());
     println!("{}", text(&held));
-    options.output.json("idle", &machine, &[], &held)
+    options.output.json("idle", &machine, &[], &held)?;
+    for (process, limit) in LIMITS {
+        let held = held.iter().find(|held| held.process == process).map_or(0.0, |held| held.kib_a_connection);
+        ensure!(held <= limit, "{process}: {held:.1} KiB a connection, more than {limit}");
+    }
+    Ok(())
 }
+
+const SILENT: &str = "HTTP, before a request";
+const KEPT_ALIVE: &str = "HTTP, kept alive after one";
+/// The most that an HTTP connection may hold, in KiB.
+const LIMITS: [(&str, f64); 2] = [(SILENT, 4.0), (KEPT_ALIVE, 8.0)];
 
 async fn idle_relayed(count: usize, home: &std::path::Path, files: &std::path::Path) -> Result<Vec<Held>> {
     let origin = relay_node(files, &home.join("idle-origin.log"))?;
@@ -193,24 +203,47 @@ async fn idle_relayed(count: usize, home: &std::path::Path, files: &std::path::P
     ])
 }
 
-async fn idle_http(count: usize, home: &std::path::Path, files: &std::path::Path) -> Result<Held> {
+/// Silent connections to a fresh node, the same after a request each, and whether their descriptors come back.
+async fn idle_http(count: usize, home: &std::path::Path, files: &std::path::Path) -> Result<Vec<Held>> {
     let node = relay_node(files, &home.join("idle-http.log"))?;
-    let mut connections = vec![one_answer(node.address()).await?];
-    let before = node.memory()?;
-    while connections.len() <= count {
-        connections.push(one_answer(node.address()).await?);
+    let (before, fresh) = (node.memory()?, node.descriptors()?);
+    let mut connections = Vec::new();
+    while connections.len() < count {
+        connections.push(TcpStream::connect(node.address()).await?);
     }
-    sleep(Duration::from_secs(1)).await;
-    let during = node.memory()?;
+    descriptors_come_to(&node, |open| open >= fresh + count).await?;
+    let silent = node.memory()?;
+    for connection in &mut connections {
+        ask_once(connection, node.address()).await?;
+    }
+    let kept_alive = node.memory()?;
     for connection in &mut connections {
         ensure!(still_open(connection), "an HTTP connection was closed while it was counted");
     }
-    Ok(Held::new("HTTP, kept alive", count, before, during))
+    drop(connections);
+    descriptors_come_to(&node, |open| open <= fresh).await?;
+    Ok(vec![Held::new(SILENT, count, before, silent), Held::new(KEPT_ALIVE, count, before, kept_alive)])
+}
+
+/// Waits until the node has as many descriptors as it should.
+async fn descriptors_come_to(node: &Daemon, is_right: impl Fn(usize) -> bool) -> Result<()> {
+    for _ in 0..200 {
+        if is_right(node.descriptors()?) {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    bail!("after ten seconds the node still has {} descriptors", node.descriptors()?)
 }
 
 /// An HTTP connection that has had an answer and is kept alive.
 pub async fn one_answer(node: SocketAddr) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(node).await?;
+    ask_once(&mut stream, node).await?;
+    Ok(stream)
+}
+
+async fn ask_once(stream: &mut TcpStream, node: SocketAddr) -> Result<()> {
     let request = format!("HEAD /small HTTP/1.1\r\nHost: {node}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
@@ -218,7 +251,7 @@ pub async fn one_answer(node: SocketAddr) -> Result<TcpStream> {
         ensure!(stream.read_buf(&mut answer).await? > 0, "the node closed instead of answering");
     }
     ensure!(answer.starts_with(b"HTTP/1.1 200"), "the node did not answer 200");
-    Ok(stream)
+    Ok(())
 }
 
 /// Whether nothing has arrived, not even an end.
