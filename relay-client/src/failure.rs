@@ -62,8 +62,13 @@ pub enum Failure {
         chunk: Option<u64>,
     },
     /// No route of several is left.
-    #[error("no route is left{}", routes(.0))]
-    NoRoute(Vec<RouteFailure>),
+    #[error("no route is left{}", routes(.failed))]
+    NoRoute {
+        /// Those that failed, and why.
+        failed: Vec<RouteFailure>,
+        /// There is one that was not tried since.
+        is_left: bool,
+    },
     /// The file is verified, but it is another one than was expected.
     #[error("the file's hash is {got}, but {expected} was expected; it did not get its final name{hint}", hint = afresh(.part))]
     NotExpected {
@@ -205,17 +210,18 @@ impl Failure {
     /// none any more.
     pub(crate) fn no_route(fates: &mut [crate::download::RouteFate]) -> Failure {
         let is_lonely = fates.len() == 1;
+        let is_left = fates.iter().any(|fate| !fate.is_gone && fate.failure.is_none());
+        fates.iter_mut().for_each(crate::download::RouteFate::remember);
         let failed = fates.iter_mut().enumerate().filter_map(|(route, fate)| {
             Some(RouteFailure { route: route + 1, failure: fate.failure.take()?, is_gone: fate.is_gone })
         });
         let mut failed: Vec<RouteFailure> = failed.collect();
         match failed.pop() {
             Some(only) if is_lonely => only.failure,
-            Some(last) => {
-                failed.push(last);
-                Failure::NoRoute(failed)
+            last => {
+                failed.extend(last);
+                Failure::NoRoute { failed, is_left }
             }
-            None => Failure::NoRoute(failed),
         }
     }
 
@@ -243,7 +249,7 @@ impl Failure {
                 Status::REQUEST_TIMEOUT => Exit::TimedOut,
                 _ => Exit::Origin,
             },
-            Failure::NoRoute(routes) => {
+            Failure::NoRoute { failed: routes, .. } => {
                 let tried = routes.iter().rev().find(|route| !route.is_gone).or(routes.last());
                 tried.map_or(Exit::Unreachable, |route| route.failure.exit())
             }

@@ -214,8 +214,8 @@ impl Keeper {
     ) -> Result<(), KeepError> {
         self.collect().await?;
         self.last = Instant::now();
-        let fresh = std::mem::take(&mut self.fresh);
         let data = self.part.try_clone().map_err(KeepError::Journal)?;
+        let fresh = std::mem::take(&mut self.fresh);
         let (journal, path) = (self.journal.take(), self.part.journal_path().to_owned());
         let all = if journal.is_none() { placed() } else { Vec::new() };
         let file = file.clone();

@@ -57,6 +57,8 @@ pub enum Seen<'a> {
     Event(&'a Event),
     /// So many bytes came, or were looked at.
     Bytes(u64),
+    /// So many of them came to nothing.
+    TakenBack(u64),
 }
 
 /// Milliseconds between two progress lines for people.
@@ -180,8 +182,10 @@ impl Reporter {
             return;
         }
         let position = self.position.fetch_sub(count, Ordering::Relaxed).saturating_sub(count);
-        if let View::Bars(bars) = &self.view {
-            bars.bar.set_position(position);
+        match &self.view {
+            View::Bars(bars) => bars.bar.set_position(position),
+            View::Within(seen) => seen(Seen::TakenBack(count)),
+            _ => {}
         }
     }
 

@@ -94,7 +94,9 @@ pub fn may_change(failure: &Failure) -> bool {
         Failure::Broken { error, .. } => !matches!(error, AnswerError::Protocol(_)),
         Failure::Refused { status, .. } => *status == Status::REQUEST_TIMEOUT || status.code() >= 500,
         Failure::Damaged { .. } => true,
-        Failure::NoRoute(routes) => routes.iter().any(|route| !route.is_gone && may_change(&route.failure)),
+        Failure::NoRoute { failed, is_left } => {
+            *is_left || failed.iter().any(|route| !route.is_gone && may_change(&route.failure))
+        }
         _ => false,
     }
 }

@@ -92,13 +92,15 @@ async fn settled(download: &mut Download<'_>, ended: Result<End, Failure>) -> Re
 
 /// Adds to each broken chain's failure where its route stops now.
 async fn explain(failure: Failure, plan: &Plan, until: &Until) -> Failure {
-    let Failure::NoRoute(routes) = failure else { return explain_one(failure, plan, 0, until).await };
+    let Failure::NoRoute { failed, is_left } = failure else {
+        return explain_one(failure, plan, 0, until).await;
+    };
     let mut explained = Vec::new();
-    for RouteFailure { route, failure, is_gone } in routes {
+    for RouteFailure { route, failure, is_gone } in failed {
         let failure = explain_one(failure, plan, route - 1, until).await;
         explained.push(RouteFailure { route, failure, is_gone });
     }
-    Failure::NoRoute(explained)
+    Failure::NoRoute { failed: explained, is_left }
 }
 
 async fn explain_one(failure: Failure, plan: &Plan, route: usize, until: &Until) -> Failure {

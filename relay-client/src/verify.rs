@@ -71,6 +71,8 @@ pub struct Received {
     pub file_size: u64,
     /// What it must hash to.
     pub promised: ChunkHash,
+    /// What its origin says that it hashes to; the same unless that is another origin.
+    pub claimed: ChunkHash,
     /// Which route brought it, from 0.
     pub route: usize,
     /// Where it goes.
@@ -92,8 +94,10 @@ pub struct Settled {
 /// Why a chunk is not in its place.
 #[derive(Debug)]
 pub enum Unsettled {
-    /// Its bytes do not have the promised hash.
+    /// Its bytes do not have the promised hash, nor the claimed one.
     Damaged,
+    /// Its bytes have the claimed hash and not the promised one.
+    OtherVersion,
     /// It could not be written.
     Write(io::Error),
     /// A chunk before it has not been written to the stream.
@@ -266,9 +270,12 @@ fn next(take: &Mutex<mpsc::Receiver<Received>>) -> Option<Received> {
 }
 
 fn settle(chunk: Received) -> Settled {
-    let Received { buffer, index, file_size, promised, route, sink } = chunk;
-    let result = if ChunkHash::of(&buffer, index, file_size) == promised {
+    let Received { buffer, index, file_size, promised, claimed, route, sink } = chunk;
+    let hash = ChunkHash::of(&buffer, index, file_size);
+    let result = if hash == promised {
         sink.write(&buffer, index).map(|()| promised)
+    } else if hash == claimed {
+        Err(Unsettled::OtherVersion)
     } else {
         Err(Unsettled::Damaged)
     };

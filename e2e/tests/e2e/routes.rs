@@ -229,6 +229,41 @@ fn standard_output_goes_on_by_another_route() {
 }
 
 #[test]
+fn standard_output_gets_the_rest_by_another_route_when_one_brings_damage() {
+    let world = World::new();
+    let bytes = world.offer("myfile", some_chunks(8));
+    let (origin, relay) = (world.origin(), world.relay());
+    let liar = FaultProxy::start(relay.address(), Plan::down(3_500_000, Fault::FlipBit(3)));
+    let file = routes(&world, &[&[&liar.hop(), &origin.hop()], &[&origin.hop()]]);
+    let finished = world.client(&[file.to_str().expect("text"), "-o", "-", "--timeout", "5"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(finished.stdout == bytes, "{} bytes came", finished.stdout.len());
+    assert!(finished.stderr.contains("arrived damaged"), "{}", finished.stderr);
+}
+
+/// Its hashes are gone with it, so the other one takes its place.
+#[test]
+fn another_origin_goes_on_when_the_first_one_dies() {
+    let world = World::new();
+    let bytes = world.offer("myfile", some_chunks(30));
+    let replica = world.elsewhere("replica");
+    fs::create_dir(&replica).expect("a directory");
+    fs::copy(world.served().join("myfile"), replica.join("myfile")).expect("a copy");
+    let (origin, second) = (world.origin(), Node::start(&replica));
+    let dying = FaultProxy::start_with(origin.address(), |n| Plan {
+        down: Direction {
+            rate: Some(8_000_000),
+            ..Direction::fault(if n == 0 { 6_500_000 } else { 600 }, Fault::Cut)
+        },
+        ..Plan::default()
+    });
+    let other = slow(&second, 8_000_000);
+    let file = routes(&world, &[&[&dying.hop()], &[&other.hop()]]);
+    let finished = world.client(&[file.to_str().expect("text"), "--timeout", "5"]);
+    world.check_saved(&finished, "myfile", &bytes);
+}
+
+#[test]
 fn several_connections_share_one_route() {
     let world = World::new();
     let bytes = world.offer("myfile", some_chunks(30));

@@ -3,7 +3,7 @@
 //! As long as one connection works or is being built, the attempt goes on: what fails beside it is tried again after pauses, and a
 //! route that cannot help is left out. When none is left, the attempt has failed.
 
-use super::worker::{Phase, Shared, Standing, Worker};
+use super::worker::{Phase, Shared, Standing, Told, Worker};
 use crate::event::RouteShare;
 use crate::failure::Failure;
 use crate::plan::Connections as Wanted;
@@ -34,6 +34,23 @@ pub(crate) struct RouteFate {
     pub(crate) is_gone: bool,
     /// What went wrong last.
     pub(crate) failure: Option<Failure>,
+    /// The same in words, with the hop that it is about; it stays when the failure is told elsewhere.
+    told: Option<(String, Option<usize>)>,
+}
+
+impl RouteFate {
+    /// Keeps the words of the last failure.
+    pub(crate) fn remember(&mut self) {
+        if let Some(failure) = &self.failure {
+            self.told = Some((failure.to_string(), failure.position()));
+        }
+    }
+
+    /// What went wrong last, in words, and the hop that it is about.
+    pub(super) fn told(&mut self) -> Option<(String, Option<usize>)> {
+        self.remember();
+        self.told.clone()
+    }
 }
 
 /// The connections of an attempt.
@@ -52,6 +69,8 @@ struct Slot {
     route: usize,
     phase: Rc<Cell<Phase>>,
     walk: Rc<Cell<Duration>>,
+    /// Its origin is not the one whose version is fetched.
+    is_elsewhere: Rc<Cell<bool>>,
     /// How often it failed since it brought something.
     failed: u32,
     /// What its route had brought when it began.
@@ -85,7 +104,7 @@ impl<'s> Connections<'s> {
     pub(super) fn start_all(&mut self) {
         for route in 0..self.fates.len() {
             match self.fates.get(route).map(|fate| (fate.is_gone, fate.failure.is_some())) {
-                // It failed a moment ago, when it was asked first.
+                // It was asked first and failed a moment ago.
                 Some((false, true)) => self.add_later(route, 0, false),
                 _ => self.start(route),
             }
@@ -141,13 +160,19 @@ impl<'s> Connections<'s> {
         let id = self.next_id;
         self.next_id += 1;
         let (phase, walk) = (Rc::new(Cell::new(phase)), Rc::new(Cell::new(Duration::ZERO)));
-        let worker = Worker::new(self.shared, id, route, Rc::clone(&phase), Rc::clone(&walk));
+        let is_elsewhere = Rc::new(Cell::new(false));
+        let told =
+            Told { phase: Rc::clone(&phase), walk: Rc::clone(&walk), is_elsewhere: Rc::clone(&is_elsewhere) };
+        let worker = Worker::new(self.shared, id, route, told);
         let work = work(worker);
         let job: Job<'s> = Box::pin(async move { (id, work.await) });
         let (abort, registration) = AbortHandle::new_pair();
         self.running.push(Abortable::new(job, registration));
         let before = self.brought(route);
-        self.slots.insert(id, Slot { route, phase, walk, failed: 0, before, has_stood: false, abort });
+        self.slots.insert(
+            id,
+            Slot { route, phase, walk, is_elsewhere, failed: 0, before, has_stood: false, abort },
+        );
         self.shared.verifiers.serve(self.slots.len());
     }
 
@@ -169,7 +194,7 @@ impl<'s> Connections<'s> {
                 Some(Ok((id, ended))) => {
                     let Some(slot) = self.slots.remove(&id) else { continue };
                     return match ended {
-                        Ok(()) => Ok(()),
+                        Ok(()) => self.go_on(),
                         Err(failure) => self.lost(slot, failure),
                     };
                 }
@@ -224,7 +249,9 @@ impl<'s> Connections<'s> {
             slot.abort.abort();
         }
         self.slots.retain(|_, slot| slot.route != route);
-        if !is_last(self.fates, route) {
+        // Several of its chunks may have been with the verifiers.
+        let is_new = self.fates.get(route).is_some_and(|fate| !fate.is_gone);
+        if is_new && !is_last(self.fates, route) {
             self.shared.reporter.route_lost(self.shared.plan, route, &failure, None);
         }
         blame(self.fates, route, failure);
@@ -234,6 +261,16 @@ impl<'s> Connections<'s> {
     /// Whether a connection works or is being built.
     fn is_alive(&self) -> bool {
         self.slots.values().any(|slot| slot.phase.get() != Phase::Pausing)
+    }
+
+    /// The first origin's hashes did not come. Without them and without a connection to it, other origins could go on no further, while
+    /// another attempt can begin with one of them.
+    ///
+    /// # Errors
+    /// Why the attempt cannot go on.
+    pub(super) fn without_hashes(&self, failure: Failure) -> Result<(), Failure> {
+        let is_home = |slot: &Slot| !slot.is_elsewhere.get() && slot.phase.get() != Phase::Pausing;
+        if self.slots.values().any(is_home) { Ok(()) } else { Err(failure) }
     }
 
     /// Whether a route besides this one has not been tried in this attempt.
@@ -313,7 +350,7 @@ impl<'s> Connections<'s> {
 pub(super) fn blame(fates: &mut [RouteFate], route: usize, failure: Failure) {
     let is_gone = !is_last(fates, route);
     if let Some(fate) = fates.get_mut(route) {
-        *fate = RouteFate { is_gone, failure: Some(failure) };
+        (fate.is_gone, fate.failure) = (is_gone, Some(failure));
     }
 }
 

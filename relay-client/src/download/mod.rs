@@ -36,7 +36,7 @@ use crate::progress::Reporter;
 use crate::retry::may_change;
 use crate::session::{Session, request};
 use crate::show;
-use crate::verify::{Settled, Settlements, Verifiers};
+use crate::verify::{Settled, Settlements, Unsettled, Verifiers};
 use authority::Authority;
 use connections::Connections;
 pub(crate) use connections::RouteFate;
@@ -80,6 +80,10 @@ pub struct Download<'a> {
     looked: bool,
     /// Some chunks are from an earlier run and were compared with that run's hashes only.
     resumed: bool,
+    /// What was begun does not fit what its origin says now; its hashes tell.
+    is_suspect: bool,
+    /// The route whose origin answered last and from which nothing came.
+    barren: Option<usize>,
     stood: bool,
     fates: Vec<RouteFate>,
     /// Bytes that each route brought.
@@ -105,6 +109,8 @@ impl<'a> Download<'a> {
             fetched: 0,
             looked: false,
             resumed: false,
+            is_suspect: false,
+            barren: None,
             stood: false,
             fates: plan.routes.iter().map(|_| RouteFate::default()).collect(),
             brought: RefCell::new(vec![0; plan.routes.len()]),
@@ -168,6 +174,7 @@ impl<'a> Download<'a> {
         let question = self.question();
         let Answered { route, session, head } = self.ask(&question).await?;
         self.stood = true;
+        self.barren = Some(route);
         match (head.status, question) {
             (Status::NOT_MODIFIED, Question::Whole(asked) | Question::Hashes(asked))
                 if asked.unless_same.is_some() =>
@@ -181,6 +188,11 @@ impl<'a> Download<'a> {
                 self.begin_afresh(route, session, head).await
             }
             (Status::OK | Status::PARTIAL, Question::Missing(run, _)) => {
+                if !is_same_version(self.version.as_ref(), head.file.as_ref()) {
+                    // Its tag is the one that was asked for and its size is not: what was begun came from a damaged head.
+                    self.is_suspect = true;
+                    return Err(session.broken(AnswerError::Changed));
+                }
                 self.reserve()?;
                 self.tell_size();
                 self.receive(route, Standing { session, asked: Some((run, head)) }).await
@@ -203,15 +215,14 @@ impl<'a> Download<'a> {
     /// # Errors
     /// The first chunk that came damaged or could not be written.
     pub async fn settle(&mut self) -> Result<(), Failure> {
-        let Download { verifiers, settlements, output, placed, fetched, fates, .. } = self;
+        let Download { plan, verifiers, settlements, output, placed, fetched, fates, .. } = self;
         let Some(output) = output else { return Ok(()) };
         let account = |settled: &Settled| {
             if output.account(settled, placed, fetched)? {
                 return Ok(());
             }
-            let damaged = || Failure::Damaged { index: settled.index };
-            connections::blame(fates, settled.route, damaged());
-            Err(damaged())
+            connections::blame(fates, settled.route, unfit(plan, settled));
+            Err(unfit(plan, settled))
         };
         verifiers.finish(settlements, account).await
     }
@@ -251,35 +262,37 @@ impl<'a> Download<'a> {
             let finished = spawn_blocking(move || part.finish(size, modified)).await;
             finished.map_err(|e| Failure::local("complete", &output.path, io::Error::other(e)))??;
         }
+        let routes = self.fates_told();
         self.reporter.event(&Event::Done {
             path: self.plan.target.path().map(show::path),
             size,
             fetched: self.fetched,
             seconds: self.reporter.elapsed().as_secs_f64(),
             hash: hash.to_string(),
-            routes: self.fates_told(),
+            routes,
         });
         Ok(())
     }
 
     /// What each of several routes brought, and what went wrong on it.
-    fn fates_told(&self) -> Vec<crate::event::RouteEnd> {
+    fn fates_told(&mut self) -> Vec<crate::event::RouteEnd> {
         if self.fates.len() < 2 {
             return Vec::new();
         }
         let brought = self.brought.borrow();
-        let ends = self.fates.iter().zip(brought.iter()).enumerate();
-        ends.map(|(route, (fate, bytes))| crate::event::RouteEnd {
-            route: route + 1,
-            bytes: *bytes,
-            failure: fate.failure.as_ref().map(ToString::to_string),
-            position: fate.failure.as_ref().and_then(Failure::position),
+        let ends = self.fates.iter_mut().zip(brought.iter()).enumerate();
+        ends.map(|(route, (fate, bytes))| {
+            let (failure, position) = fate.told().unzip();
+            crate::event::RouteEnd { route: route + 1, bytes: *bytes, failure, position: position.flatten() }
         })
         .collect()
     }
 
     fn question(&self) -> Question {
         let Some(version) = &self.version else { return self.question_at_first() };
+        if self.is_suspect {
+            return Question::Hashes(Conditions::default());
+        }
         if self.is_doubtful() {
             self.reporter.note(
                 "what is here is not what was expected; comparing it with the origin's hashes".to_owned(),
@@ -297,9 +310,14 @@ impl<'a> Download<'a> {
 
     /// Asks all routes that are not gone.
     async fn ask(&mut self, question: &Question) -> Result<Answered<'a>, Failure> {
-        self.fates.iter_mut().filter(|fate| !fate.is_gone).for_each(|fate| fate.failure = None);
-        let usable: Vec<usize> =
+        for fate in self.fates.iter_mut().filter(|fate| !fate.is_gone) {
+            fate.remember();
+            fate.failure = None;
+        }
+        let mut usable: Vec<usize> =
             self.fates.iter().enumerate().filter(|(_, fate)| !fate.is_gone).map(|(route, _)| route).collect();
+        // A route that answers and then brings nothing lets the others go first.
+        usable.sort_by_key(|route| self.barren == Some(*route));
         let (answered, failures) = question::ask(self.plan, self.reporter, &usable, question).await;
         for (route, failure) in failures {
             if let Some(fate) = self.fates.get_mut(route) {
@@ -345,7 +363,7 @@ impl<'a> Download<'a> {
             keeper.forget().await;
         }
         self.placed = Placed::default();
-        self.resumed = false;
+        (self.resumed, self.is_suspect) = (false, false);
         self.version = Some(version.clone());
         Ok(())
     }
@@ -417,6 +435,7 @@ impl<'a> Download<'a> {
 
     /// Fetches what is missing over the chain that stands, and over as many others as the plan says.
     async fn receive(&mut self, route: usize, standing: Standing<'a>) -> Result<End, Failure> {
+        self.barren = None;
         let Download { plan, reporter, verifiers, settlements, output, version, placed, fetched, .. } = self;
         let (Some(output), Some(version)) = (output.as_mut(), version.as_ref()) else {
             return Ok(End::Whole);
@@ -438,8 +457,8 @@ impl<'a> Download<'a> {
             came: RefCell::new(vec![0; plan.routes.len()]),
         };
         let mut connections = Connections::new(&shared, &mut self.fates, standing);
-        let mut learning = std::pin::pin!(learn(&shared));
-        let mut has_learned = false;
+        let mut learning = std::pin::pin!(learn(&shared, Duration::ZERO));
+        let (mut has_learned, mut pause) = (false, Duration::from_secs(1));
         let mut is_first = true;
         let mut ticks = interval(LOOK_EVERY);
         loop {
@@ -449,14 +468,21 @@ impl<'a> Download<'a> {
                     if !output.account(&settled, placed, fetched)? {
                         reporter.take_back(settled.len as u64);
                         shared.queue.give_back(settled.index);
-                        connections.drop_route(settled.route, Failure::Damaged { index: settled.index })?;
+                        connections.drop_route(settled.route, unfit(plan, &settled))?;
                     }
                     if placed.is_whole(size) {
                         return Ok(End::Whole);
                     }
                 }
                 ended = connections.next() => ended?,
-                () = &mut learning, if !has_learned => has_learned = true,
+                learned = &mut learning, if !has_learned => match learned {
+                    Ok(()) => has_learned = true,
+                    Err(failure) => {
+                        connections.without_hashes(failure)?;
+                        learning.set(learn(&shared, pause));
+                        pause = (pause * 2).min(MAX_LEARN_PAUSE);
+                    }
+                },
                 _ = ticks.tick() => {
                     // The first chain has begun with its work by now.
                     if std::mem::take(&mut is_first) && !plan.is_stream() {
@@ -476,16 +502,22 @@ impl<'a> Download<'a> {
     }
 }
 
-/// Fetches the first origin's hashes when another origin joins; tries again as long as that is needed.
-async fn learn(shared: &Shared<'_>) {
-    let mut pause = Duration::from_secs(1);
-    while let Err(failure) = authority::learn(shared).await {
-        shared.reporter.note(format!(
-            "the hashes that other origins are compared with do not come: {failure}; asking again in {}",
-            show::seconds(pause)
-        ));
+/// The longest pause before the first origin's hashes are asked for again.
+const MAX_LEARN_PAUSE: Duration = Duration::from_secs(30);
+
+/// Fetches the first origin's hashes when another origin joins, after a pause where they did not come before.
+async fn learn(shared: &Shared<'_>, pause: Duration) -> Result<(), Failure> {
+    if !pause.is_zero() {
         sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+    authority::learn(shared).await
+}
+
+/// Why a chunk that came is of no use.
+fn unfit(plan: &Plan, settled: &Settled) -> Failure {
+    match settled.result {
+        Err(Unsettled::OtherVersion) => worker::other_version(plan, settled.route, Some(settled.index)),
+        _ => Failure::Damaged { index: settled.index },
     }
 }
 

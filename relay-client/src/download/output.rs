@@ -60,7 +60,7 @@ impl Output {
             }
             // A chunk before it has failed, and that is what counts.
             Err(Unsettled::OutOfTurn) => Ok(true),
-            Err(Unsettled::Damaged) => Ok(false),
+            Err(Unsettled::Damaged | Unsettled::OtherVersion) => Ok(false),
             Err(Unsettled::Write(error)) => Err(Failure::local("write", &self.path, copy_of(error))),
         }
     }

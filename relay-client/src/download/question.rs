@@ -1,12 +1,15 @@
 //! The first request of an attempt, which goes out right behind the `open`, and the routes' race for its answer.
 
 use super::queue::FIRST_SEGMENT;
+use super::worker::misfit;
 use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::progress::Reporter;
+use crate::retry::{may_change, pause_after};
 use crate::session::{Session, request};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use relay_chain::requests::{AnswerError, Body};
 use relay_proto::chunk::AskedRange;
 use relay_proto::code::Status;
 use relay_proto::file::{Conditions, EntityTag, Get, Hashes, Head, RequestedName, Stat};
@@ -39,6 +42,27 @@ impl Question {
                 request(&Hashes { name, range: None, conditions: conditions.clone() })
             }
             Question::Stat => request(&Stat { name }),
+        }
+    }
+}
+
+impl Question {
+    /// Whether this is an answer to it that can be gone on with.
+    fn is_answered_by(&self, head: &Head) -> bool {
+        let body = Body::of(head).ok().filter(|_| head.status.is_success()).map(|body| body.chunks);
+        match (self, head.status) {
+            (Question::Whole(asked) | Question::Hashes(asked), Status::NOT_MODIFIED) => {
+                asked.unless_same.is_some()
+            }
+            (Question::Whole(_), Status::RANGE_NOT_SATISFIABLE) => {
+                head.file.as_ref().is_some_and(|file| file.size.bytes() == 0)
+            }
+            (Question::Whole(_), _) => {
+                body.is_some_and(|chunks| chunks.first() == 0 && (1..=FIRST_SEGMENT).contains(&chunks.end()))
+            }
+            (Question::Missing(..), Status::PRECONDITION_FAILED | Status::RANGE_NOT_SATISFIABLE) => true,
+            (Question::Missing(..) | Question::Hashes(_), _) => body.is_some(),
+            (Question::Stat, status) => status == Status::OK && head.file.is_some(),
         }
     }
 }
@@ -80,7 +104,8 @@ pub(super) async fn ask<'a>(
                 Ok(answered) => return (Some(answered), failures),
                 Err(failure) => {
                     if has_more {
-                        reporter.route_lost(plan, route, &failure, None);
+                        let again = may_change(&failure) && !plan.is_stream();
+                        reporter.route_lost(plan, route, &failure, again.then(|| pause_after(0)));
                     }
                     failures.push((route, failure));
                 }
@@ -108,9 +133,16 @@ async fn ask_one<'a>(
         })
         .await?;
         let head = session.head().await?;
-        let is_answer = matches!(head.status, Status::PRECONDITION_FAILED | Status::RANGE_NOT_SATISFIABLE)
-            || head.status.code() < 400;
-        if is_answer { Ok(Answered { route: number, session, head }) } else { Err(session.refused(&head)) }
+        if question.is_answered_by(&head) {
+            Ok(Answered { route: number, session, head })
+        } else if head.status.code() >= 400 {
+            Err(session.refused(&head))
+        } else if head.status.is_success() {
+            let others = || session.broken(AnswerError::Protocol("other chunks than were asked for"));
+            Err(session.body(&head).err().unwrap_or_else(others))
+        } else {
+            Err(misfit(&session))
+        }
     };
     (number, answered.await)
 }

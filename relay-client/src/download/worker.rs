@@ -56,14 +56,21 @@ pub(super) struct Standing<'a> {
     pub(super) asked: Option<(Range<u64>, Head)>,
 }
 
+/// What a connection lets the others know.
+pub(super) struct Told {
+    pub(super) phase: Rc<Cell<Phase>>,
+    /// How long its chain took to build.
+    pub(super) walk: Rc<Cell<Duration>>,
+    /// Its origin is not the one whose version is fetched.
+    pub(super) is_elsewhere: Rc<Cell<bool>>,
+}
+
 /// A connection. When it is dropped, others bring what it was asked for.
 pub(super) struct Worker<'a> {
     shared: &'a Shared<'a>,
     id: WorkerId,
     route: usize,
-    phase: Rc<Cell<Phase>>,
-    /// How long its chain took to build.
-    walk: Rc<Cell<Duration>>,
+    told: Told,
     /// What its origin has, which is the version that is fetched under a tag of its own where the origin is another one.
     has: Option<FileFacts>,
 }
@@ -76,16 +83,12 @@ impl Drop for Worker<'_> {
 
 /// Requests with long names are sent one by one, so that sending never waits for the answers to be read. Bytes.
 const MAX_SMALL_REQUEST: usize = 2048;
+/// The most requests that wait, besides the one that is being answered.
+const MAX_ASKED: usize = 8;
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(
-        shared: &'a Shared<'a>,
-        id: WorkerId,
-        route: usize,
-        phase: Rc<Cell<Phase>>,
-        walk: Rc<Cell<Duration>>,
-    ) -> Worker<'a> {
-        Worker { shared, id, route, phase, walk, has: None }
+    pub(super) fn new(shared: &'a Shared<'a>, id: WorkerId, route: usize, told: Told) -> Worker<'a> {
+        Worker { shared, id, route, told, has: None }
     }
 
     /// Builds a chain of its own after a pause, and works until it is no longer needed. `tells`: its steps are shown.
@@ -94,10 +97,10 @@ impl<'a> Worker<'a> {
     /// Why it ended before.
     pub(super) async fn join(mut self, pause: Duration, tells: bool) -> Result<(), Failure> {
         if !pause.is_zero() {
-            self.phase.set(Phase::Pausing);
+            self.told.phase.set(Phase::Pausing);
             sleep(pause).await;
         }
-        self.phase.set(Phase::Dialling);
+        self.told.phase.set(Phase::Dialling);
         let Shared { plan, reporter, .. } = *self.shared;
         let route = plan.route(self.route);
         let first = request(&Stat { name: route.file().clone() })?;
@@ -113,10 +116,15 @@ impl<'a> Worker<'a> {
             (status, _) if status.code() < 400 => return Err(misfit(&session)),
             _ => return Err(session.refused(&head)),
         };
+        let is_same = is_same_version(Some(&has), Some(&self.shared.version));
+        if !is_same && self.route == self.shared.authority.route {
+            return Err(session.broken(AnswerError::Changed));
+        }
         if has.size != self.shared.version.size {
             return Err(self.other_version(None));
         }
         self.has = Some(has);
+        self.told.is_elsewhere.set(!is_same);
         if self.is_elsewhere() && self.shared.authority.ask() && tells {
             reporter.note(format!(
                 "{}leads to another origin; its chunks are compared with the first one's hashes",
@@ -137,8 +145,8 @@ impl<'a> Worker<'a> {
 
     async fn work(self, standing: Standing<'a>) -> Result<(), Failure> {
         let Standing { mut session, asked } = standing;
-        self.phase.set(Phase::Working);
-        self.walk.set(session.walked());
+        self.told.phase.set(Phase::Working);
+        self.told.walk.set(session.walked());
         let queue = &self.shared.queue;
         queue.enter(self.id, session.walked());
         let (mut asked_for, mut first_head) = (std::collections::VecDeque::new(), None);
@@ -182,7 +190,8 @@ impl<'a> Worker<'a> {
         }
         let before = if self.is_elsewhere() { self.shared.authority.known() } else { u64::MAX };
         let mut frames = Vec::new();
-        while let Some(run) = self.shared.queue.claim(self.id, before) {
+        while asked_for.len() < MAX_ASKED {
+            let Some(run) = self.shared.queue.claim(self.id, before) else { break };
             frames.extend(question::chunks(name.clone(), &run, &has.entity_tag)?);
             asked_for.push_back(run);
         }
@@ -200,9 +209,12 @@ impl<'a> Worker<'a> {
             _ => return Err(session.refused(head)),
         }
         let body = session.body(head)?;
-        let is_asked = ChunkRange::new(run.start, run.end) == Some(body.chunks);
-        if !is_asked || !is_same_version(self.has.as_ref(), Some(&body.file)) {
+        if ChunkRange::new(run.start, run.end) != Some(body.chunks) {
             return Err(session.broken(AnswerError::Protocol("other chunks than were asked for")));
+        }
+        if !is_same_version(self.has.as_ref(), Some(&body.file)) {
+            // One of the two heads may have been damaged on its way, for no hash covers them.
+            return Err(session.broken(AnswerError::Changed));
         }
         Ok(body)
     }
@@ -218,8 +230,8 @@ impl<'a> Worker<'a> {
             add(&self.shared.came, self.route, n as u64);
         };
         let came = session.answers().chunk(&mut buffer, on_bytes).await;
-        let promised = came.map_err(|error| session.broken(error))?;
-        let promised = self.checked(index, promised)?;
+        let claimed = came.map_err(|error| session.broken(error))?;
+        let promised = self.promised(index, claimed);
         session.count(len as u64);
         if !queue.received(self.id, index) {
             return Ok(());
@@ -227,19 +239,15 @@ impl<'a> Worker<'a> {
         shown.bytes = 0;
         add(self.shared.brought, self.route, len as u64);
         let (file_size, sink) = (body.file.size.bytes(), Arc::clone(sink));
-        let chunk = Received { buffer, index, file_size, promised, route: self.route, sink };
+        let chunk = Received { buffer, index, file_size, promised, claimed, route: self.route, sink };
         verifiers.submit(chunk).map_err(|e| Failure::local("start a thread for", path, e))
     }
 
-    /// What a chunk must hash to: another origin's promise does not count before the first one's.
-    fn checked(&self, index: u64, promised: ChunkHash) -> Result<ChunkHash, Failure> {
-        if !self.is_elsewhere() {
-            return Ok(promised);
-        }
-        match self.shared.authority.hash(index) {
-            Some(hash) if hash == promised => Ok(hash),
-            _ => Err(self.other_version(Some(index))),
-        }
+    /// What a chunk must hash to: another origin's claim does not count before the first one's. Nothing is asked of another origin
+    /// before the first one's hash is known.
+    fn promised(&self, index: u64, claimed: ChunkHash) -> ChunkHash {
+        let authority = self.shared.authority.hash(index).filter(|_| self.is_elsewhere());
+        authority.unwrap_or(claimed)
     }
 
     /// Whether this connection's origin is not the one whose version is fetched.
@@ -248,9 +256,14 @@ impl<'a> Worker<'a> {
     }
 
     fn other_version(&self, chunk: Option<u64>) -> Failure {
-        let origin = self.shared.plan.route(self.route).hops().last();
-        Failure::OtherVersion { origin: origin.map(ToString::to_string).unwrap_or_default(), chunk }
+        other_version(self.shared.plan, self.route, chunk)
     }
+}
+
+/// The origin of this route has another version.
+pub(super) fn other_version(plan: &Plan, route: usize, chunk: Option<u64>) -> Failure {
+    let origin = plan.route(route).hops().last();
+    Failure::OtherVersion { origin: origin.map(ToString::to_string).unwrap_or_default(), chunk }
 }
 
 fn add(counts: &RefCell<Vec<u64>>, route: usize, bytes: u64) {

@@ -119,7 +119,7 @@ fn concerns_all(failure: &Failure) -> bool {
     match failure {
         Failure::Walk(_) | Failure::Deadline { .. } | Failure::Interrupted => true,
         Failure::Broken { error, .. } => !matches!(error, AnswerError::Changed | AnswerError::OriginRead),
-        Failure::NoRoute(routes) => routes.iter().all(|route| concerns_all(&route.failure)),
+        Failure::NoRoute { failed, .. } => failed.iter().all(|route| concerns_all(&route.failure)),
         Failure::Local { error, .. } => super::is_full(error),
         _ => false,
     }
@@ -175,6 +175,14 @@ impl Counted {
                     state.came += bytes;
                     drop(state);
                     view.came(*bytes);
+                }
+            }
+            Seen::TakenBack(bytes) => {
+                let mut state = self.state();
+                if state.counts {
+                    state.came = state.came.saturating_sub(*bytes);
+                    drop(state);
+                    view.gone(*bytes);
                 }
             }
             Seen::Event(event) => self.see_event(event, view, names),

@@ -203,6 +203,10 @@ impl<'a> Pipe<'a> {
             return Err(self.refused(self.way.name(), &head));
         }
         let page = self.answers.page().await.map_err(|error| self.broken(error))?;
+        // A page that does not advance is asked for again elsewhere, so nothing of it may count.
+        let Some(cursor) = self.cursor(&page) else {
+            return Err(self.broken(AnswerError::Protocol("a listing that does not advance")));
+        };
         let (sifter, prefix) = (Arc::clone(&self.shared.sifter), self.way.prefix.clone());
         let sifting = spawn_blocking(move || {
             let sifted = sifter.lock().unwrap_or_else(PoisonError::into_inner).sift(&page, &prefix);
@@ -210,9 +214,6 @@ impl<'a> Pipe<'a> {
         });
         let (page, sifted) =
             sifting.await.map_err(|e| pool_failure("sort a page of", &self.shared.plan.target, e))?;
-        let Some(cursor) = self.cursor(&page) else {
-            return Err(self.broken(AnswerError::Protocol("a listing that does not advance")));
-        };
         if cursor.is_none() && page.entries.is_empty() && page.unnameable == 0 && self.shared.work.is_fresh()
         {
             self.make_sure_it_is_there().await?;
@@ -292,6 +293,14 @@ impl<'a> Pipe<'a> {
         if Some(body.chunks) != ChunkRange::new(0, chunk_count(size).min(SMALL / CHUNK_LEN)) {
             return Err(self.broken(AnswerError::Protocol("other chunks than were asked for")));
         }
+        let room = if size > item.size {
+            // It was listed as smaller than it is.
+            drop(room);
+            let room = self.shared.intake.room(size.min(SMALL)).await;
+            room.map_err(|e| Failure::local("make room for", &self.shared.plan.target, e))?
+        } else {
+            room
+        };
         let came = self.receive(&body).await;
         self.answered();
         match came {

@@ -77,7 +77,8 @@ impl View {
     pub fn listed(&self, items: &[Item]) {
         let mut tally = self.lock();
         tally.files += items.len() as u64;
-        tally.size += items.iter().map(|item| item.size).sum::<u64>();
+        // Sizes are an origin's claims.
+        tally.size = items.iter().fold(tally.size, |sum, item| sum.saturating_add(item.size));
     }
 
     /// All is listed.

@@ -78,7 +78,7 @@ fn nothing_is_dialled_for_a_bad_route() {
     place.run(&["route.txt"]).check(2, "--> route.txt:2:9");
     place.run(&["no-such-route"]).check(2, "cannot read the route from no-such-route");
     place.run(&[]).check(2, "no route");
-    place.run(&["--get", "d/", "--via", "h:1"]).check(2, "-o PATH");
+    place.run(&["--get", "d/..", "--via", "h:1"]).check(2, "-o PATH");
     for command in [&["--get", "f"] as &[&str], &["trace"], &["list"]] {
         let wish = ["--via", "h:1", "--congestion", "nosuch"];
         place.run(&[command, &wish].concat()).check(2, "the congestion control nosuch cannot be had");

@@ -1,6 +1,6 @@
 //! Transfers that survive: what came is kept, found again, and not fetched twice.
 
-use crate::client::{Ended, PATIENCE, Place, end, wait_for_file};
+use crate::client::{Ended, Place, end, wait_for_file};
 use crate::origin::{MODIFIED, Origin, Request, Sample, head};
 use relay_proto::chunk::CHUNK_LEN;
 use relay_proto::file::Conditions;
@@ -262,13 +262,15 @@ fn a_killed_client_loses_little() {
             let sample = sample.clone();
             async move {
                 visit.hello().await;
-                visit.request().await.unwrap();
-                visit.head(&head(&sample, None, &Conditions::default())).await;
-                for index in 0..64 {
-                    visit.chunk(&sample, index).await;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                while let Some(Request::Get(get)) = visit.request().await {
+                    let head = head(&sample, get.range, &get.conditions);
+                    visit.head(&head).await;
+                    let chunks = head.range.unwrap().chunks();
+                    for index in chunks.first()..chunks.end() {
+                        visit.chunk(&sample, index).await;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
                 }
-                tokio::time::sleep(PATIENCE).await;
             }
         })
     };
