@@ -33,7 +33,7 @@ use crate::failure::Failure;
 use crate::part_file::PartFile;
 use crate::plan::Plan;
 use crate::progress::Reporter;
-use crate::retry::may_change;
+use crate::retry::{may_change, pause_after};
 use crate::session::{Session, request};
 use crate::show;
 use crate::verify::{Settled, Settlements, Unsettled, Verifiers};
@@ -320,6 +320,11 @@ impl<'a> Download<'a> {
         usable.sort_by_key(|route| self.barren == Some(*route));
         let (answered, failures) = question::ask(self.plan, self.reporter, &usable, question).await;
         for (route, failure) in failures {
+            if answered.is_some() {
+                // It is tried again beside the others, which only a file has.
+                let again = may_change(&failure) && !self.is_stream();
+                self.reporter.route_lost(self.plan, route, &failure, again.then(|| pause_after(0)));
+            }
             if let Some(fate) = self.fates.get_mut(route) {
                 fate.is_gone = answered.is_some() && !may_change(&failure);
                 fate.failure = Some(failure);

@@ -5,7 +5,6 @@ use super::worker::misfit;
 use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::progress::Reporter;
-use crate::retry::{may_change, pause_after};
 use crate::session::{Session, request};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -102,13 +101,7 @@ pub(super) async fn ask<'a>(
             biased;
             Some((route, answered)) = asking.next() => match answered {
                 Ok(answered) => return (Some(answered), failures),
-                Err(failure) => {
-                    if has_more {
-                        let again = may_change(&failure) && !plan.is_stream();
-                        reporter.route_lost(plan, route, &failure, again.then(|| pause_after(0)));
-                    }
-                    failures.push((route, failure));
-                }
+                Err(failure) => failures.push((route, failure)),
             },
             () = sleep_until(next_at), if has_more => {}
             else => return (None, failures),
