@@ -1,7 +1,6 @@
 //! Several routes to one file, and several connections: they share it, take over from each other, and are checked against each other.
 
 use crate::world::{MIB, World, no_retries, some_chunks};
-use relay_testkit::files::write_sample;
 use relay_testkit::node::Node;
 use relay_testkit::process::{Finished, Process};
 use relay_testkit::proxy::{Direction, Fault, FaultProxy, Plan};
@@ -45,6 +44,14 @@ fn brought(events: &[Value], route: usize) -> u64 {
 fn slow(target: &Node, bytes_per_second: u32) -> FaultProxy {
     let plan = Plan { down: Direction::rate(bytes_per_second), ..Plan::default() };
     FaultProxy::start(target.address(), plan)
+}
+
+/// Another origin that has a copy of the file.
+fn replica(world: &World) -> Node {
+    let directory = world.elsewhere("replica");
+    fs::create_dir(&directory).expect("a directory");
+    fs::copy(world.served().join("myfile"), directory.join("myfile")).expect("a copy");
+    Node::start(&directory)
 }
 
 /// A hop where nobody listens.
@@ -133,10 +140,7 @@ fn a_route_that_brings_damage_is_named_and_left_out() {
 fn another_origin_with_the_same_file_helps() {
     let world = World::new();
     let bytes = world.offer("myfile", some_chunks(30));
-    let replica = world.elsewhere("replica");
-    fs::create_dir(&replica).expect("a directory");
-    fs::copy(world.served().join("myfile"), replica.join("myfile")).expect("a copy");
-    let (origin, second) = (world.origin(), Node::start(&replica));
+    let (origin, second) = (world.origin(), replica(&world));
     let (one, other) = (slow(&origin, 15_000_000), slow(&second, 15_000_000));
     let (finished, events) = fetch(&world, &[&[&one.hop()], &[&other.hop()]], &[]);
     world.check_saved(&finished, "myfile", &bytes);
@@ -215,10 +219,7 @@ fn when_no_route_is_left_each_says_why() {
 fn standard_output_goes_on_by_another_route() {
     let world = World::new();
     let bytes = world.offer("myfile", some_chunks(8));
-    let replica = world.elsewhere("replica");
-    fs::create_dir(&replica).expect("a directory");
-    write_sample(&replica.join("myfile"), "myfile", some_chunks(8));
-    let (origin, second) = (world.origin(), Node::start(&replica));
+    let (origin, second) = (world.origin(), replica(&world));
     let dying = FaultProxy::start_with(origin.address(), |n| {
         Plan::down(if n == 0 { 3_500_000 } else { 10 }, Fault::Cut)
     });
@@ -246,10 +247,7 @@ fn standard_output_gets_the_rest_by_another_route_when_one_brings_damage() {
 fn another_origin_goes_on_when_the_first_one_dies() {
     let world = World::new();
     let bytes = world.offer("myfile", some_chunks(30));
-    let replica = world.elsewhere("replica");
-    fs::create_dir(&replica).expect("a directory");
-    fs::copy(world.served().join("myfile"), replica.join("myfile")).expect("a copy");
-    let (origin, second) = (world.origin(), Node::start(&replica));
+    let (origin, second) = (world.origin(), replica(&world));
     let dying = FaultProxy::start_with(origin.address(), |n| Plan {
         down: Direction {
             rate: Some(8_000_000),

@@ -13,7 +13,6 @@ use futures_util::future::{AbortHandle, Abortable, Aborted};
 use futures_util::stream::FuturesUnordered;
 use relay_chain::requests::AnswerError;
 use relay_proto::chunk::CHUNK_LEN;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -67,10 +66,7 @@ type Job<'s> = Pin<Box<dyn Future<Output = (usize, Result<(), Failure>)> + 's>>;
 
 struct Slot {
     route: usize,
-    phase: Rc<Cell<Phase>>,
-    walk: Rc<Cell<Duration>>,
-    /// Its origin is not the one whose version is fetched.
-    is_elsewhere: Rc<Cell<bool>>,
+    told: Rc<Told>,
     /// How often it failed since it brought something.
     failed: u32,
     /// What its route had brought when it began.
@@ -145,8 +141,9 @@ impl<'s> Connections<'s> {
     /// Adds a connection after a pause.
     fn add_later(&mut self, route: usize, failed: u32, has_stood: bool) {
         let tells = self.of(route).count() == 0;
-        self.spawn(route, Phase::Pausing, |worker| Box::pin(worker.join(pause_after(failed), tells)));
-        if let Some(slot) = self.slots.get_mut(&(self.next_id - 1)) {
+        let pause = pause_after(failed);
+        let id = self.spawn(route, Phase::Pausing, |worker| Box::pin(worker.join(pause, tells)));
+        if let Some(slot) = self.slots.get_mut(&id) {
             (slot.failed, slot.has_stood) = (failed + 1, has_stood);
         }
     }
@@ -156,24 +153,19 @@ impl<'s> Connections<'s> {
         route: usize,
         phase: Phase,
         work: impl FnOnce(Worker<'s>) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 's>>,
-    ) {
+    ) -> usize {
         let id = self.next_id;
         self.next_id += 1;
-        let (phase, walk) = (Rc::new(Cell::new(phase)), Rc::new(Cell::new(Duration::ZERO)));
-        let is_elsewhere = Rc::new(Cell::new(false));
-        let told =
-            Told { phase: Rc::clone(&phase), walk: Rc::clone(&walk), is_elsewhere: Rc::clone(&is_elsewhere) };
-        let worker = Worker::new(self.shared, id, route, told);
+        let told = Rc::new(Told::new(phase));
+        let worker = Worker::new(self.shared, id, route, Rc::clone(&told));
         let work = work(worker);
         let job: Job<'s> = Box::pin(async move { (id, work.await) });
         let (abort, registration) = AbortHandle::new_pair();
         self.running.push(Abortable::new(job, registration));
         let before = self.brought(route);
-        self.slots.insert(
-            id,
-            Slot { route, phase, walk, is_elsewhere, failed: 0, before, has_stood: false, abort },
-        );
+        self.slots.insert(id, Slot { route, told, failed: 0, before, has_stood: false, abort });
         self.shared.verifiers.serve(self.slots.len());
+        id
     }
 
     fn of(&self, route: usize) -> impl Iterator<Item = &Slot> {
@@ -214,8 +206,8 @@ impl<'s> Connections<'s> {
             Failure::Broken { error: AnswerError::Changed, .. } if is_authority => return Err(failure),
             _ => {}
         }
-        slot.has_stood |= slot.phase.get() == Phase::Working;
-        let others = self.of(route).filter(|other| other.phase.get() != Phase::Pausing).count();
+        slot.has_stood |= slot.told.phase.get() == Phase::Working;
+        let others = self.of(route).filter(|other| other.told.phase.get() != Phase::Pausing).count();
         if !may_change(&failure) || matches!(failure, Failure::OtherVersion { .. }) {
             return self.drop_route(route, failure);
         }
@@ -260,7 +252,7 @@ impl<'s> Connections<'s> {
 
     /// Whether a connection works or is being built.
     fn is_alive(&self) -> bool {
-        self.slots.values().any(|slot| slot.phase.get() != Phase::Pausing)
+        self.slots.values().any(|slot| slot.told.phase.get() != Phase::Pausing)
     }
 
     /// The first origin's hashes did not come. Without them and without a connection to it, other origins could go on no further, while
@@ -269,7 +261,7 @@ impl<'s> Connections<'s> {
     /// # Errors
     /// Why the attempt cannot go on.
     pub(super) fn without_hashes(&self, failure: Failure) -> Result<(), Failure> {
-        let is_home = |slot: &Slot| !slot.is_elsewhere.get() && slot.phase.get() != Phase::Pausing;
+        let is_home = |slot: &Slot| !slot.told.is_elsewhere.get() && slot.told.phase.get() != Phase::Pausing;
         if self.slots.values().any(is_home) { Ok(()) } else { Err(failure) }
     }
 
@@ -321,8 +313,8 @@ impl<'s> Connections<'s> {
 
     /// How many connections of a route work, and how long its chain takes to build.
     fn working(&self, route: usize) -> (usize, Duration) {
-        let working = self.of(route).filter(|slot| slot.phase.get() == Phase::Working);
-        working.fold((0, Duration::ZERO), |(count, walk), slot| (count + 1, walk.max(slot.walk.get())))
+        let working = self.of(route).filter(|slot| slot.told.phase.get() == Phase::Working);
+        working.fold((0, Duration::ZERO), |(count, walk), slot| (count + 1, walk.max(slot.told.walk.get())))
     }
 
     fn retire_to(&self, route: usize, count: usize) {

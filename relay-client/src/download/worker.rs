@@ -58,11 +58,17 @@ pub(super) struct Standing<'a> {
 
 /// What a connection lets the others know.
 pub(super) struct Told {
-    pub(super) phase: Rc<Cell<Phase>>,
+    pub(super) phase: Cell<Phase>,
     /// How long its chain took to build.
-    pub(super) walk: Rc<Cell<Duration>>,
+    pub(super) walk: Cell<Duration>,
     /// Its origin is not the one whose version is fetched.
-    pub(super) is_elsewhere: Rc<Cell<bool>>,
+    pub(super) is_elsewhere: Cell<bool>,
+}
+
+impl Told {
+    pub(super) fn new(phase: Phase) -> Told {
+        Told { phase: Cell::new(phase), walk: Cell::default(), is_elsewhere: Cell::default() }
+    }
 }
 
 /// A connection. When it is dropped, others bring what it was asked for.
@@ -70,7 +76,7 @@ pub(super) struct Worker<'a> {
     shared: &'a Shared<'a>,
     id: WorkerId,
     route: usize,
-    told: Told,
+    told: Rc<Told>,
     /// What its origin has, which is the version that is fetched under a tag of its own where the origin is another one.
     has: Option<FileFacts>,
 }
@@ -87,7 +93,7 @@ const MAX_SMALL_REQUEST: usize = 2048;
 const MAX_ASKED: usize = 8;
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(shared: &'a Shared<'a>, id: WorkerId, route: usize, told: Told) -> Worker<'a> {
+    pub(super) fn new(shared: &'a Shared<'a>, id: WorkerId, route: usize, told: Rc<Told>) -> Worker<'a> {
         Worker { shared, id, route, told, has: None }
     }
 
@@ -125,7 +131,7 @@ impl<'a> Worker<'a> {
         }
         self.has = Some(has);
         self.told.is_elsewhere.set(!is_same);
-        if self.is_elsewhere() && self.shared.authority.ask() && tells {
+        if self.told.is_elsewhere.get() && self.shared.authority.ask() && tells {
             reporter.note(format!(
                 "{}leads to another origin; its chunks are compared with the first one's hashes",
                 plan.label(self.route).map(|label| format!("route {label} ")).unwrap_or_default()
@@ -188,7 +194,7 @@ impl<'a> Worker<'a> {
         if !asked_for.is_empty() && name.as_str().len() > MAX_SMALL_REQUEST {
             return Ok(());
         }
-        let before = if self.is_elsewhere() { self.shared.authority.known() } else { u64::MAX };
+        let before = if self.told.is_elsewhere.get() { self.shared.authority.known() } else { u64::MAX };
         let mut frames = Vec::new();
         while asked_for.len() < MAX_ASKED {
             let Some(run) = self.shared.queue.claim(self.id, before) else { break };
@@ -246,13 +252,8 @@ impl<'a> Worker<'a> {
     /// What a chunk must hash to: another origin's claim does not count before the first one's. Nothing is asked of another origin
     /// before the first one's hash is known.
     fn promised(&self, index: u64, claimed: ChunkHash) -> ChunkHash {
-        let authority = self.shared.authority.hash(index).filter(|_| self.is_elsewhere());
+        let authority = self.shared.authority.hash(index).filter(|_| self.told.is_elsewhere.get());
         authority.unwrap_or(claimed)
-    }
-
-    /// Whether this connection's origin is not the one whose version is fetched.
-    pub(super) fn is_elsewhere(&self) -> bool {
-        !is_same_version(self.has.as_ref(), Some(&self.shared.version))
     }
 
     fn other_version(&self, chunk: Option<u64>) -> Failure {
@@ -296,6 +297,8 @@ pub(super) fn misfit(session: &Session<'_>) -> Failure {
 }
 
 pub(super) fn is_same_version(one: Option<&FileFacts>, other: Option<&FileFacts>) -> bool {
-    let key = |file: &FileFacts| (file.size, file.entity_tag.clone());
-    one.map(key) == other.map(key)
+    match (one, other) {
+        (Some(one), Some(other)) => (one.size, &one.entity_tag) == (other.size, &other.entity_tag),
+        (one, other) => one.is_none() && other.is_none(),
+    }
 }
