@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::platform;
 
@@ -17,6 +17,8 @@ use crate::platform;
 const START_LIMIT: Duration = Duration::from_secs(15);
 /// How long a process may take to end after SIGTERM before it gets SIGKILL.
 const END_LIMIT: Duration = Duration::from_secs(3);
+/// How long a node may take to write the line that it was asked for.
+const STATUS_LIMIT: Duration = Duration::from_secs(10);
 /// How long the last bytes of a measurement may keep processes busy after the client has ended.
 const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -26,6 +28,7 @@ pub struct Daemon {
     child: Child,
     address: SocketAddr,
     name: String,
+    log: PathBuf,
 }
 
 /// What the memory of some processes amounts to, in KiB.
@@ -50,7 +53,7 @@ impl Daemon {
             read.seek(SeekFrom::Start(0))?;
             read.read_to_string(&mut said)?;
             if let Some(address) = announced(&said) {
-                return Ok(Daemon { child, address, name: name.to_owned() });
+                return Ok(Daemon { child, address, name: name.to_owned(), log: log.to_owned() });
             }
             still_starting(name, &mut child, until, &said)?;
         }
@@ -64,7 +67,7 @@ impl Daemon {
         while !listens(child.id(), address.port()) {
             still_starting(name, &mut child, until, &fs::read_to_string(log).unwrap_or_default())?;
         }
-        Ok(Daemon { child, address, name: name.to_owned() })
+        Ok(Daemon { child, address, name: name.to_owned(), log: log.to_owned() })
     }
 
     /// Where it listens.
@@ -103,6 +106,27 @@ impl Daemon {
     /// How many descriptors the process has open.
     pub fn descriptors(&self) -> Result<usize> {
         Ok(fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
+    }
+
+    /// Tasks alive in a node of this project, which is asked by SIGUSR1 and answers in its log.
+    pub fn tasks(&self) -> Result<usize> {
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).context("no pid")?;
+        let mut log = File::open(&self.log)?;
+        log.seek(SeekFrom::End(0))?;
+        rustix::process::kill_process(pid, rustix::process::Signal::USR1)?;
+        let (mut said, until) = (String::new(), Instant::now() + STATUS_LIMIT);
+        loop {
+            log.read_to_string(&mut said)?;
+            if let Some(tasks) = tasks_told(&said) {
+                return Ok(tasks);
+            }
+            ensure!(
+                Instant::now() < until,
+                "{} told no status within {STATUS_LIMIT:?}; its log must have the level info",
+                self.name
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Lets the peak count from now on (proc(5): `clear_refs`, value 5).
@@ -194,6 +218,13 @@ fn announced(said: &str) -> Option<SocketAddr> {
     address.trim_end_matches(['.', ';']).parse().ok()
 }
 
+/// The tasks in the first whole status line of a node's log.
+fn tasks_told(log: &str) -> Option<usize> {
+    let (whole, _) = log.rsplit_once('\n')?;
+    let line = whole.lines().find(|line| line.contains(" status: "))?;
+    line.split_whitespace().find_map(|word| word.strip_prefix("tasks=")?.parse().ok())
+}
+
 /// Whether somebody listens on the port in the process's network namespace.
 fn listens(pid: u32, port: u16) -> bool {
     let tables =
@@ -251,4 +282,18 @@ fn kib_after(text: &str, label: &str) -> u64 {
         .find_map(|line| line.strip_prefix(label))
         .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tasks_told;
+
+    #[test]
+    fn tasks_are_read_from_a_whole_line_only() {
+        let log = "10:00 INFO access: tasks=9\n10:01 INFO status: connections=2 tasks=7 idle_pipes=0\n";
+        assert_eq!(tasks_told(log), Some(7));
+        for end in 0..log.len() {
+            assert_eq!(tasks_told(log.get(..end).unwrap()), None, "{end}");
+        }
+    }
 }

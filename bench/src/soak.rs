@@ -5,9 +5,8 @@
 //! ```
 //!
 //! Transfers, HTTP requests, peers that send nonsense, readers that stop, clients that are killed; every link resets, stalls, cuts, drips
-//! and flips bits as a seed says. What arrives is compared. At the end the nodes must be as they were: sockets, other
-//! descriptors, threads (a task that waits holds a socket; one that works holds a thread) and memory within a bound. What is not
-//! is named, and the program fails.
+//! and flips bits as a seed says. What arrives is compared. At the end the nodes must be as they were: tasks, sockets, threads,
+//! other descriptors and memory within a bound. What is not is named, and the program fails.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -84,6 +83,8 @@ struct Holdings {
     /// Every other descriptor.
     others: usize,
     threads: usize,
+    /// Of the runtime, as the node itself tells.
+    tasks: usize,
     /// Resident, KiB.
     memory: u64,
 }
@@ -220,7 +221,9 @@ fn settled(
             node.check()?;
             now.push(Holdings::of(node)?);
         }
-        let key = |all: &[Holdings]| all.iter().map(|h| (h.sockets, h.others, h.threads)).collect::<Vec<_>>();
+        let key = |all: &[Holdings]| {
+            all.iter().map(|h| (h.sockets, h.others, h.threads, h.tasks)).collect::<Vec<_>>()
+        };
         same = if key(&now) == key(&last) { same + 1 } else { 0 };
         let is_right = now.iter().enumerate().all(|(i, holdings)| wrong(i, holdings).is_empty());
         // For longer than any limit of the nodes.
@@ -243,13 +246,15 @@ fn leaks(before: &Holdings, now: &Holdings) -> Vec<String> {
     check("pipe ends", before.pipes as u64, MORE_PIPES as u64, now.pipes as u64);
     check("other descriptors", before.others as u64, MORE_FILES as u64, now.others as u64);
     check("threads", before.threads as u64, 0, now.threads as u64);
+    check("tasks", before.tasks as u64, 0, now.tasks as u64);
     check("KiB of memory", before.memory, MORE_MEMORY, now.memory);
     leaks
 }
 
 impl Holdings {
     fn of(node: &Daemon) -> Result<Holdings> {
-        let mut holdings = Holdings { memory: node.memory()?.resident, ..Holdings::default() };
+        let mut holdings =
+            Holdings { memory: node.memory()?.resident, tasks: node.tasks()?, ..Holdings::default() };
         for fd in fs::read_dir(format!("/proc/{}/fd", node.pid()))? {
             // One that is closed meanwhile counts for nothing.
             let Ok(target) = fs::read_link(fd?.path()) else { continue };
@@ -269,6 +274,7 @@ impl Holdings {
         self.pipes = self.pipes.max(other.pipes);
         self.others = self.others.max(other.others);
         self.threads = self.threads.max(other.threads);
+        self.tasks = self.tasks.max(other.tasks);
         self.memory = self.memory.max(other.memory);
     }
 }
@@ -567,6 +573,7 @@ fn text(told: &[Told], actions: &BTreeMap<String, u64>) -> String {
             h.pipes.to_string(),
             h.others.to_string(),
             h.threads.to_string(),
+            h.tasks.to_string(),
             (h.memory / 1024).to_string(),
         ]
     };
@@ -576,7 +583,11 @@ fn text(told: &[Told], actions: &BTreeMap<String, u64>) -> String {
             [row(t.node, "before", &t.before), row(t.node, "most", &t.most), row(t.node, "after", &t.after)]
         })
         .collect();
-    text + "\n" + &table(&["", "sockets", "pipe ends", "other descriptors", "threads", "resident MiB"], &rows)
+    text + "\n"
+        + &table(
+            &["", "sockets", "pipe ends", "other descriptors", "threads", "tasks", "resident MiB"],
+            &rows,
+        )
 }
 
 #[cfg(test)]
@@ -585,7 +596,7 @@ mod tests {
 
     #[test]
     fn what_was_left_behind_is_named() {
-        let before = Holdings { sockets: 4, pipes: 1, others: 8, threads: 3, memory: 8000 };
+        let before = Holdings { sockets: 4, pipes: 1, others: 8, threads: 3, tasks: 6, memory: 8000 };
         assert!(leaks(&before, &before).is_empty());
         let pooled = Holdings { pipes: 1 + MORE_PIPES, others: 8 + MORE_FILES, ..before };
         assert!(leaks(&before, &pooled).is_empty());
@@ -594,6 +605,7 @@ mod tests {
             (Holdings { pipes: 2 + MORE_PIPES, ..before }, "pipe ends"),
             (Holdings { others: 9 + MORE_FILES, ..before }, "other descriptors"),
             (Holdings { threads: 4, ..before }, "4 threads, 3 before"),
+            (Holdings { tasks: 7, ..before }, "7 tasks, 6 before"),
             (Holdings { memory: 8001 + MORE_MEMORY, ..before }, "KiB of memory"),
         ] {
             let leaks = leaks(&before, &worse);

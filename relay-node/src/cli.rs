@@ -40,6 +40,7 @@ by commas (RELAY_NODE_ALLOW_NEXT=10.0.0.0/8,pchost2). Times are written like 10s
 detail (RUST_LOG=debug).
 
 Signals: SIGTERM or Ctrl-C stops accepting and lets transfers end within --drain; a second one ends at once.
+SIGUSR1 writes a line into the log: open connections, those of each role, tasks, idle pipes, uptime.
 Exit codes: 0 ended as told, 1 could not run or had to cut transfers, 2 bad usage or configuration.";
 
 /// The settings proper: a flag, a variable and a key each.

@@ -1,6 +1,7 @@
 //! One accepted connection: find out which face it wants, serve it, and write its line into the access log.
 
 use crate::access_log::AccessLog;
+use crate::census::{As, Census};
 use crate::config::Config;
 use crate::detect::{Detected, detect};
 use crate::http::cache::{Cache, Clock};
@@ -40,6 +41,7 @@ pub struct Node {
     origin_limits: OriginLimits,
     http: Arc<HttpFace>,
     cache: Option<Arc<Cache>>,
+    census: Arc<Census>,
     stop: Stop,
 }
 
@@ -89,8 +91,15 @@ impl Node {
             origin_limits: OriginLimits { request: config.keep_alive_timeout, progress: config.idle_timeout },
             http: Arc::new(face),
             cache,
+            census: Arc::default(),
             stop,
         })
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn census(&self) -> &Arc<Census> {
+        &self.census
     }
 
     /// Returns when nothing runs any more that no connection waits for: what the cache still brings to its disk.
@@ -111,6 +120,7 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, node: &Node) {
     match detected {
         Ok(Detected::Relay) => Box::pin(serve_relay_face(stream, peer, node)).await,
         Ok(Detected::Http) => {
+            let _counted = node.census.enter(As::Http);
             Box::pin(http::serve(stream, peer, Arc::clone(&node.http), node.stop.clone())).await;
         }
         Ok(Detected::Silent) => {
@@ -147,9 +157,11 @@ async fn serve_relay_face(mut stream: TcpStream, peer: SocketAddr, node: &Node) 
         return record.end(Outcome::Broken(error.to_string()), Fault::Client);
     }
     if open.hops.is_empty() {
+        let _counted = node.census.enter(As::Origin);
         record.role = Role::Origin;
         serve_files(&mut stream, node, &mut record).await;
     } else {
+        let _counted = node.census.enter(As::Relay);
         record.role = Role::Relay;
         relay::relay(&mut stream, open, &node.policy, &node.relay_limits, &mut record).await;
     }

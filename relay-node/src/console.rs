@@ -1,14 +1,17 @@
 //! What the operator sees and says: the question for a port, the lines at start and end, signals.
 
+use crate::census::Census;
 use crate::config::Config;
 use crate::http::proxy_allow::AllowProxy;
 use crate::platform::foreground;
+use crate::platform::status_signal::StatusSignal;
 use crate::server::Ended;
 use crate::stop::StopSource;
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Asks for the port when there is somebody to ask: a terminal that this process is in the foreground of. Else, and for an
 /// empty answer, it is `default`.
@@ -132,6 +135,20 @@ pub fn watch_signals(source: StopSource) -> anyhow::Result<()> {
         signals.next().await;
         tracing::warn!("ended at once by a second signal");
         std::process::exit(1);
+    });
+    Ok(())
+}
+
+/// From now on SIGUSR1 brings a line about connections, tasks and pipes into the log, where the system has such a signal.
+///
+/// # Errors
+/// The system's, when it takes no handler.
+pub fn watch_for_status(census: Arc<Census>) -> anyhow::Result<()> {
+    let mut asked = StatusSignal::watch().context("cannot watch for SIGUSR1")?;
+    tokio::spawn(async move {
+        while asked.next().await.is_some() {
+            census.tell();
+        }
     });
     Ok(())
 }

@@ -17,10 +17,11 @@
 //! | [`http`] | the HTTP face |
 //! | [`idle`], [`closing`] | when nothing moves, and ends that arrive |
 //! | [`record`], [`access_log`], [`logging`] | what is written down, and where |
-//! | [`console`], [`stop`] | the operator: start, end, signals |
+//! | [`console`], [`stop`], [`census`] | the operator: start, end, signals, how many connections there are |
 //! | [`platform`] | the kernel's special calls, each with a plain fallback |
 
 pub mod access_log;
+pub mod census;
 pub mod cli;
 mod closing;
 pub mod config;

@@ -43,6 +43,7 @@ fn run(config: Config) -> anyhow::Result<Ended> {
         console::watch_signals(source)?;
         let announcement = console::announcement(&listeners.addresses()?, &config);
         let server = Server::new(listeners, config, access_log, stop)?;
+        console::watch_for_status(server.census())?;
         console::announce(&announcement)?;
         anyhow::Ok(server.run().await)
     })?;

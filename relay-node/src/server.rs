@@ -1,6 +1,7 @@
 //! The server: listen, accept within the limit, and end in order.
 
 use crate::access_log::AccessLog;
+use crate::census::{As, Census};
 use crate::config::Config;
 use crate::connection::{self, Node};
 use crate::platform::descriptors::{Purpose, is_scarce};
@@ -9,11 +10,10 @@ use anyhow::Context;
 use relay_chain::congestion::Congestion;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -113,10 +113,15 @@ impl Server {
             node: Arc::new(Node::new(config, Arc::new(access_log), stop.clone())?),
             permits: Arc::new(Semaphore::new(max_connections)),
             refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
-            open: Arc::new(AtomicUsize::new(0)),
             told: Arc::default(),
         };
         Ok(Server { listeners, acceptor, max_connections, drain, stop })
+    }
+
+    /// How many connections there are, also while it runs.
+    #[must_use]
+    pub fn census(&self) -> Arc<Census> {
+        Arc::clone(self.acceptor.node.census())
     }
 
     /// Serves until stop is said, then lets connections end within the drain limit.
@@ -141,7 +146,6 @@ struct Acceptor {
     node: Arc<Node>,
     permits: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
-    open: Arc<AtomicUsize>,
     /// When the log was last told of a shortage.
     told: Arc<Mutex<Option<Instant>>>,
 }
@@ -175,11 +179,12 @@ impl Acceptor {
         }
         let permit = (!is_scarce).then(|| Arc::clone(&self.permits).try_acquire_owned().ok()).flatten();
         if let Some(permit) = permit {
-            let counted = Counted::new(&self.open, permit);
+            let counted = self.node.census().enter(As::Open);
             let node = Arc::clone(&self.node);
             tokio::spawn(async move {
                 connection::serve(stream, peer, &node).await;
                 drop(counted);
+                drop(permit);
             });
         } else if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             let node = Arc::clone(&self.node);
@@ -204,7 +209,7 @@ impl Acceptor {
 
     /// Waits until all permits are back, at most `limit`.
     async fn drain(self, permits: usize, limit: Duration) -> Ended {
-        let open = self.open.load(Ordering::Relaxed);
+        let open = self.node.census().count(As::Open);
         if open > 0 {
             tracing::info!(open, limit = ?limit, "stopping: no new connections; waiting for open ones");
         }
@@ -215,26 +220,7 @@ impl Acceptor {
             self.node.settled().await;
         };
         let _ = timeout(limit, ending).await;
-        Ended { open, cut: self.open.load(Ordering::Relaxed) }
-    }
-}
-
-/// One of the connections that a drain waits for.
-struct Counted {
-    open: Arc<AtomicUsize>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Counted {
-    fn new(open: &Arc<AtomicUsize>, permit: OwnedSemaphorePermit) -> Counted {
-        open.fetch_add(1, Ordering::Relaxed);
-        Counted { open: Arc::clone(open), _permit: permit }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        Ended { open, cut: self.node.census().count(As::Open) }
     }
 }
 

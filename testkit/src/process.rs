@@ -66,6 +66,8 @@ pub enum Signal {
     Stop,
     /// SIGCONT
     Continue,
+    /// SIGUSR1
+    User1,
 }
 
 impl Process {
@@ -146,6 +148,7 @@ impl Process {
             Signal::Kill => rustix::process::Signal::KILL,
             Signal::Stop => rustix::process::Signal::STOP,
             Signal::Continue => rustix::process::Signal::CONT,
+            Signal::User1 => rustix::process::Signal::USR1,
         };
         rustix::process::kill_process(pid, signal).expect("the process is there");
     }

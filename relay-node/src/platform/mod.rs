@@ -12,4 +12,5 @@ pub(crate) mod page_cache;
 pub(crate) mod pipe;
 pub(crate) mod positioned;
 pub(crate) mod send_file;
+pub(crate) mod status_signal;
 pub(crate) mod unsent;

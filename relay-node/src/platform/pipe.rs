@@ -45,6 +45,11 @@ mod linux {
             idle.or_else(|| Pipe::make().ok().filter(|pipe| pipe.capacity >= SMALLEST))
         }
 
+        /// How many pipes wait for the next transfer.
+        pub(crate) fn idle() -> usize {
+            IDLE.lock().map_or(0, |pipes| pipes.len())
+        }
+
         fn make() -> rustix::io::Result<Pipe> {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
             if is_scarce(&writer, Purpose::Convenience) {
@@ -153,6 +158,10 @@ mod fallback {
     impl Pipe {
         pub(crate) fn take() -> Option<Pipe> {
             None
+        }
+
+        pub(crate) fn idle() -> usize {
+            0
         }
 
         pub(crate) fn held(&self) -> usize {

@@ -28,3 +28,5 @@ mod proxy_tunnels;
 mod raw_http;
 mod scripted_upstream;
 mod start;
+#[cfg(unix)]
+mod status_line;
