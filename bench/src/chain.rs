@@ -11,7 +11,7 @@ use crate::fetch::{Sample, is_file, measure};
 use crate::machine::Machine;
 use crate::peers::{Chain, Variant};
 use crate::report::{Output, median, spread, table};
-use crate::sample;
+use crate::sample::{self, Workspace};
 use crate::stats::Spread;
 
 /// Where the bytes end.
@@ -118,10 +118,8 @@ fn interleaved(options: &Options, variants: &[Variant]) -> Result<Vec<Series>> {
     if variants.is_empty() {
         bail!("nothing to run: none of the chosen peers is installed");
     }
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    std::fs::create_dir(&files)?;
-    let file = sample::create(&files, "sample", options.size)?;
+    let home = Workspace::new()?;
+    let file = home.add("sample", options.size)?;
     let out = options.sink.path(home.path());
     let mut chains = variants
         .iter()

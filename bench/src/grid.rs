@@ -24,7 +24,7 @@ use crate::machine::Machine;
 use crate::peers::{Chain, Variant};
 use crate::platform;
 use crate::report::{Output, median, spread, table};
-use crate::sample;
+use crate::sample::{self, Workspace};
 use crate::stats::Spread;
 
 /// What to measure.
@@ -130,12 +130,10 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(!present.is_empty(), "nothing to run: {}", missing.join("; "));
     let programs: Vec<&str> = present.iter().flat_map(|v| v.programs()).copied().collect();
     let machine = Machine::describe(&programs);
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    std::fs::create_dir(&files)?;
+    let home = Workspace::new()?;
     let mut cells = Vec::new();
     for &size in &options.sizes {
-        let file = sample::create(&files, &format!("sample-{size}"), size)?;
+        let file = home.add(&format!("sample-{size}"), size)?;
         for &relays in &options.relays {
             let mut chains = present
                 .iter()

@@ -12,7 +12,7 @@ use crate::daemon::{Daemon, settle};
 use crate::machine::Machine;
 use crate::peers::installed;
 use crate::report::{Output, spread, table};
-use crate::sample;
+use crate::sample::{self, Workspace};
 use crate::stats::Spread;
 use crate::web_servers::{self, Named};
 
@@ -80,22 +80,20 @@ struct Large {
 pub fn run(options: &Options) -> Result<()> {
     let machine = Machine::describe(&["nginx", "squid", "wrk", "curl"]);
     println!("{}", machine.text());
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    std::fs::create_dir(&files)?;
-    sample::create(&files, "small", 1024)?;
+    let home = Workspace::new()?;
+    home.add("small", 1024)?;
     let mut results = Results::default();
     println!("1 KiB by wrk over {} connections; {} rounds\n", options.connections, options.rounds);
     if options.only.contains(&Part::Files) {
-        sample::create(&files, "large", options.size)?;
+        home.add("large", options.size)?;
         let large = Large { name: "large", size: options.size, fetches: 1 };
-        results.files = compare(options, &web_servers::of_files(&files, home.path())?, &large)?;
+        results.files = compare(options, &web_servers::of_files(home.files(), home.path())?, &large)?;
         println!("Files; the large one has {}\n\n{}", sample::size_text(options.size), text(&results.files));
     }
     if options.only.contains(&Part::Cache) {
-        sample::create(&files, "cached", options.cached_size)?;
+        home.add("cached", options.cached_size)?;
         let large = Large { name: "cached", size: options.cached_size, fetches: options.cached_fetches };
-        let origin = web_servers::origin(&files, home.path())?;
+        let origin = web_servers::origin(home.files(), home.path())?;
         let caches = web_servers::caches(origin.address(), home.path())?;
         for (name, cache) in &caches {
             web_servers::warm(name, cache, "small")?;

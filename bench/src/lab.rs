@@ -28,7 +28,7 @@ use crate::machine::Machine;
 use crate::peers::{Chain, Invocation, Variant, own, relay_node_on};
 use crate::platform;
 use crate::report::{Output, median, spread, table};
-use crate::sample;
+use crate::sample::{self, Workspace};
 use crate::site::Site;
 use crate::stats::Spread;
 
@@ -110,10 +110,8 @@ pub fn run(options: &Options) -> Result<()> {
     let (present, missing) = available(&options.peers);
     let programs: Vec<&str> = present.iter().flat_map(|v| v.programs()).copied().collect();
     let machine = Machine::describe(&programs);
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    fs::create_dir(&files)?;
-    let file = sample::create(&files, "sample", options.size)?;
+    let home = Workspace::new()?;
+    let file = home.add("sample", options.size)?;
     let mut series = Vec::new();
     for congestion in &options.congestion {
         // Fresh hosts for each, so that no metrics of earlier connections are remembered.
@@ -212,14 +210,12 @@ fn text(series: &[Series]) -> String {
 /// ```
 fn two_routes(options: &Options) -> Result<()> {
     let machine = Machine::describe(&[]);
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    fs::create_dir(&files)?;
-    let file = sample::create(&files, "sample", options.size)?;
+    let home = Workspace::new()?;
+    let file = home.add("sample", options.size)?;
     let mut series = Vec::new();
     for congestion in &options.congestion {
         let hosts = Hosts::two_routes(options, congestion)?;
-        let ways = Ways::start(&hosts, &files, home.path())?;
+        let ways = Ways::start(&hosts, home.files(), home.path())?;
         let mut all: Vec<Series> =
             Ways::NAMES.iter().map(|name| Series::new(Variant::Relay, name, congestion)).collect();
         for round in 0..options.rounds {

@@ -15,7 +15,7 @@ use crate::fetch;
 use crate::machine::Machine;
 use crate::peers::{Chain, Variant};
 use crate::report::{Output, table};
-use crate::sample;
+use crate::sample::{self, Workspace};
 use crate::stats::Spread;
 
 /// What to measure.
@@ -47,10 +47,8 @@ pub fn run(options: &Options) -> Result<()> {
     let (present, missing) = available(&wanted);
     let programs: Vec<&str> = present.iter().flat_map(|v| v.programs()).copied().collect();
     let machine = Machine::describe(&programs);
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    std::fs::create_dir(&files)?;
-    let file = sample::create(&files, "small", options.size)?;
+    let home = Workspace::new()?;
+    let file = home.add("small", options.size)?;
     let chains = present
         .iter()
         .map(|&v| Chain::start(v, options.relays, &file, home.path()))

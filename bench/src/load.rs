@@ -4,7 +4,6 @@
 //! The load comes from a thread of its own. Before and during each load the same probes run one after the other: a new HTTP connection
 //! with one small answer, and a small file through a relay. Everything is bounded in count and time.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc;
@@ -28,7 +27,7 @@ use crate::machine::Machine;
 use crate::memory::{one_answer, raise_descriptors};
 use crate::peers::relay_node_with;
 use crate::report::{Output, spread, table};
-use crate::sample;
+use crate::sample::Workspace;
 use crate::stats::Spread;
 
 /// Connections that are made at the same time.
@@ -123,15 +122,13 @@ struct Target {
 pub fn run(options: &Options) -> Result<()> {
     let machine = Machine::describe(&[]);
     raise_descriptors()?;
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    fs::create_dir(&files)?;
-    sample::create(&files, "small", 1024)?;
-    sample::create(&files, "large", 256 << 20)?;
+    let home = Workspace::new()?;
+    home.add("small", 1024)?;
+    home.add("large", 256 << 20)?;
     let (mut probed, mut held) = (Vec::new(), Vec::new());
     for &load in &options.loads {
         eprintln!("{load:?} …");
-        measure(options, load, &files, home.path(), &mut probed, &mut held)?;
+        measure(options, load, home.files(), home.path(), &mut probed, &mut held)?;
     }
     println!("{}", machine.text());
     println!("{} probes each, one after the other; milliseconds, medians [quartiles]\n", options.probes);

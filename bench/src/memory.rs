@@ -17,7 +17,7 @@ use crate::direct;
 use crate::machine::Machine;
 use crate::peers::relay_node;
 use crate::report::{Output, table};
-use crate::sample;
+use crate::sample::{self, Workspace};
 
 /// Connections that are made at the same time.
 const AT_ONCE: usize = 50;
@@ -85,12 +85,10 @@ impl Held {
 /// Runs the slow readers and reports.
 pub fn slow_readers(options: &SlowReaders) -> Result<()> {
     let machine = Machine::describe(&[]);
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    fs::create_dir(&files)?;
+    let home = Workspace::new()?;
     // More than the sockets and pipes on the way can hold, so that everything behind the readers stands full.
-    sample::create(&files, "sample", 512 << 20)?;
-    let origin = relay_node(&files, &home.path().join("origin.log"))?;
+    home.add("sample", 512 << 20)?;
+    let origin = relay_node(home.files(), &home.path().join("origin.log"))?;
     let relay = relay_node(home.path(), &home.path().join("relay.log"))?;
     let before = (relay.memory()?, origin.memory()?);
     let kernel_before = tcp_pages()?;
@@ -153,13 +151,11 @@ async fn read_slowly(
 pub fn idle(options: &Idle) -> Result<()> {
     let machine = Machine::describe(&[]);
     raise_descriptors()?;
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    fs::create_dir(&files)?;
-    sample::create(&files, "small", 1024)?;
+    let home = Workspace::new()?;
+    home.add("small", 1024)?;
     let held = direct::runtime()?.block_on(async {
-        let mut held = idle_relayed(options.relayed, home.path(), &files).await?;
-        held.extend(idle_http(options.http, home.path(), &files).await?);
+        let mut held = idle_relayed(options.relayed, home.path(), home.files()).await?;
+        held.extend(idle_http(options.http, home.path(), home.files()).await?);
         anyhow::Ok(held)
     })?;
     println!("{}", machine.text());

@@ -17,7 +17,7 @@ use crate::fetch::timed;
 use crate::machine::Machine;
 use crate::peers::{Chain, Variant, installed, own};
 use crate::report::{Output, spread, table};
-use crate::sample;
+use crate::sample::{self, Workspace};
 use crate::stats::Spread;
 
 /// What to measure.
@@ -55,12 +55,10 @@ struct Results {
 pub fn run(options: &Options) -> Result<()> {
     let b3sum = installed("b3sum")?;
     let machine = Machine::describe(&["b3sum"]);
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    fs::create_dir(&files)?;
-    let file = sample::create(&files, "sample", options.size)?;
+    let home = Workspace::new()?;
+    let file = home.add("sample", options.size)?;
     let held = chunk_count(options.size) * options.held / 100;
-    sample::create(&files, "rest", options.size - held * CHUNK_LEN)?;
+    home.add("rest", options.size - held * CHUNK_LEN)?;
     let begun = home.path().join("begun");
     copy_head(&file, &begun, held * CHUNK_LEN)?;
     let chain = Chain::start(Variant::Relay, options.relays, &file, home.path())?;

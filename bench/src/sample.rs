@@ -1,18 +1,45 @@
 //! The files that are fetched, and the place where they lie.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-/// A temporary directory in memory where there is such a place; gone when dropped.
-pub fn workspace() -> Result<TempDir> {
-    let builder = &mut tempfile::Builder::new();
-    builder.prefix("relay-bench-");
-    let shm = Path::new("/dev/shm");
-    if shm.is_dir() { builder.tempdir_in(shm) } else { builder.tempdir() }.context("no temporary directory")
+/// A temporary directory in memory where there is such a place, with a directory of files to serve in it; gone when dropped.
+pub struct Workspace {
+    home: TempDir,
+    files: PathBuf,
+}
+
+impl Workspace {
+    /// An empty one.
+    pub fn new() -> Result<Workspace> {
+        let builder = &mut tempfile::Builder::new();
+        builder.prefix("relay-bench-");
+        let shm = Path::new("/dev/shm");
+        let home = if shm.is_dir() { builder.tempdir_in(shm) } else { builder.tempdir() };
+        let home = home.context("no temporary directory")?;
+        let files = home.path().join("files");
+        fs::create_dir(&files)?;
+        Ok(Workspace { home, files })
+    }
+
+    /// Where everything but the served files goes.
+    pub fn path(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The directory of served files.
+    pub fn files(&self) -> &Path {
+        &self.files
+    }
+
+    /// Puts a sample of that name and size among the served files.
+    pub fn add(&self, name: &str, size: u64) -> Result<PathBuf> {
+        create(&self.files, name, size)
+    }
 }
 
 /// Writes `size` bytes that do not compress, the same each time.
@@ -93,11 +120,11 @@ mod tests {
 
     #[test]
     fn samples_have_their_size_and_are_the_same_each_time() {
-        let dir = workspace().unwrap();
-        let first = create(dir.path(), "sample", (1 << 20) + 1).unwrap();
+        let home = Workspace::new().unwrap();
+        let first = home.add("sample", (1 << 20) + 1).unwrap();
         assert_eq!(first.metadata().unwrap().len(), (1 << 20) + 1);
         let before = hash(&first).unwrap();
-        assert_eq!(hash(&create(dir.path(), "sample", (1 << 20) + 1).unwrap()).unwrap(), before);
-        assert_ne!(hash(&create(dir.path(), "other", (1 << 20) + 1).unwrap()).unwrap(), before);
+        assert_eq!(hash(&home.add("sample", (1 << 20) + 1).unwrap()).unwrap(), before);
+        assert_ne!(hash(&home.add("other", (1 << 20) + 1).unwrap()).unwrap(), before);
     }
 }

@@ -30,7 +30,7 @@ use crate::machine::Machine;
 use crate::peers::{own, relay_node_with};
 use crate::random::Random;
 use crate::report::{Output, table};
-use crate::sample;
+use crate::sample::{self, Workspace};
 
 /// Limits of the nodes, short, so that what a fault left hanging is let go soon.
 const LIMITS: [&str; 10] = [
@@ -137,9 +137,9 @@ struct Ground {
 /// Something arrived wrong, a node ended, or something was left behind.
 pub fn run(options: &Options) -> Result<()> {
     let machine = Machine::describe(&[]);
-    let home = sample::workspace()?;
-    let files = Files::create(home.path())?;
-    let origin = relay_node_with(&files.home, &home.path().join("origin.log"), &LIMITS)?;
+    let home = Workspace::new()?;
+    let files = Files::create(&home)?;
+    let origin = relay_node_with(home.files(), &home.path().join("origin.log"), &LIMITS)?;
     let relay = relay_node_with(home.path(), &home.path().join("relay.log"), &LIMITS)?;
     let upstream = format!("http://{}", origin.address());
     let cache = home.path().join("cache").to_string_lossy().into_owned();
@@ -280,15 +280,13 @@ impl Holdings {
 }
 
 impl Files {
-    fn create(home: &Path) -> Result<Files> {
-        let place = home.join("files");
-        fs::create_dir(&place)?;
+    fn create(home: &Workspace) -> Result<Files> {
         let mut names = Vec::new();
         for (name, size) in [("empty", 0), ("small", 1000), ("medium", (3 << 20) + 17), ("large", 24 << 20)] {
-            let path = sample::create(&place, name, size)?;
+            let path = home.add(name, size)?;
             names.push((name.to_owned(), sample::hash(&path)?, size));
         }
-        Ok(Files { home: place, names })
+        Ok(Files { home: home.path().to_owned(), names })
     }
 
     fn any(&self, random: &mut Random) -> Result<&(String, blake3::Hash, u64)> {
@@ -364,7 +362,7 @@ impl Ground {
     }
 
     fn place(&self) -> PathBuf {
-        self.files.home.with_file_name(format!("arrived-{}", self.number.fetch_add(1, Ordering::Relaxed)))
+        self.files.home.join(format!("arrived-{}", self.number.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// A faulty chain of one to three relays, or a good one.

@@ -17,7 +17,7 @@ use crate::fetch;
 use crate::machine::Machine;
 use crate::peers::{Chain, Variant, installed};
 use crate::report::{Output, table};
-use crate::sample;
+use crate::sample::{self, Workspace};
 
 /// What to measure.
 #[derive(Args, Debug)]
@@ -44,10 +44,8 @@ struct Counted {
 pub fn run(options: &Options) -> Result<()> {
     let strace = installed("strace")?;
     let machine = Machine::describe(&["strace"]);
-    let home = sample::workspace()?;
-    let files = home.path().join("files");
-    fs::create_dir(&files)?;
-    let file = sample::create(&files, "sample", options.size)?;
+    let home = Workspace::new()?;
+    let file = home.add("sample", options.size)?;
     let chain = Chain::start(Variant::Relay, 1, &file, home.path())?;
     let fetch_once = || fetch::run(&chain.fetch(&file, Path::new("/dev/null"))?);
     // An origin keeps no hashes of a file that changed a moment ago, and copies it.

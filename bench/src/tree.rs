@@ -12,7 +12,7 @@ use crate::fetch::timed;
 use crate::machine::Machine;
 use crate::peers::{Chain, Variant, installed, own};
 use crate::report::{Output, spread, table};
-use crate::sample;
+use crate::sample::{self, Workspace};
 use crate::stats::Spread;
 
 /// What to measure.
@@ -72,11 +72,11 @@ const WAYS: [(Way, &str); 4] = [
 pub fn run(options: &Options) -> Result<()> {
     let programs = ["ssh", "sshd", "rsync"];
     let machine = Machine::describe(&programs);
-    let home = sample::workspace()?;
-    let tree = home.path().join("files/tree");
+    let home = Workspace::new()?;
+    let tree = home.files().join("tree");
     let names = create(&tree, options)?;
     // What a chain serves is the directory of a file.
-    let (beside, inside) = (home.path().join("files/beside"), tree.join("beside"));
+    let (beside, inside) = (home.files().join("beside"), tree.join("beside"));
     fs::write(&beside, "x")?;
     let relay = Chain::start(Variant::Relay, options.relays, &beside, home.path())?;
     let missing: Vec<String> =
