@@ -36,14 +36,18 @@ fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// `None` where the program is not installed; one that is must start.
 fn started(mut command: Command, address: SocketAddr, place: TempDir) -> Option<Server> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
-    let mut server = Server { child, address, _place: place };
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    if spawned.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return None;
+    }
+    let mut server = Server { child: spawned.unwrap(), address, _place: place };
     let began = Instant::now();
     while TcpStream::connect(address).is_err() {
-        if server.child.try_wait().is_ok_and(|ended| ended.is_some()) || began.elapsed() > PATIENCE {
-            return None;
-        }
+        let ended = server.child.try_wait().unwrap();
+        assert!(ended.is_none(), "{command:?} ended: {ended:?}");
+        assert!(began.elapsed() < PATIENCE, "{command:?} does not listen");
         std::thread::sleep(Duration::from_millis(20));
     }
     Some(server)
@@ -86,7 +90,7 @@ fn check(name: &str, start: fn(TempDir) -> Option<Server>) {
     let place = TempDir::new().unwrap();
     let body = files(place.path());
     let Some(server) = start(place) else {
-        eprintln!("SKIPPED a test behind {name}: it is not installed or does not start here");
+        eprintln!("SKIPPED a test behind {name}: it is not installed");
         return;
     };
     let front = Setup::caching(server.address).start();
