@@ -294,3 +294,15 @@ fn trace_and_spent_requests_end_here() {
     assert_eq!(request(front.address, "OPTIONS", "/", &["Max-Forwards: 0"]).status, 200);
     assert_eq!(upstream.count(), 0);
 }
+
+/// HTTP/1.0 has no chunks, so only the connection's end can end a body of unknown length.
+#[test]
+fn a_body_of_unknown_length_ends_with_the_connection_for_http_1_0() {
+    let upstream = Upstream::fixed(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    );
+    for front in [Setup::reverse(upstream.address).start(), Setup::caching(upstream.address).start()] {
+        let got = ask(front.address, &["GET / HTTP/1.0", "Connection: keep-alive"]);
+        assert_eq!((got.status, got.text().as_str(), got.whole), (200, "hello", true));
+    }
+}

@@ -11,6 +11,7 @@ use crate::http::{HttpConfig, HttpEnd, HttpOutcome, date, transfer};
 use crate::platform::send_file::as_socket;
 use http::header::{CONNECTION, DATE, HeaderValue, REFERER, USER_AGENT};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -168,10 +169,16 @@ impl Exchange<'_> {
         if self.owner.face.log.is_on() {
             self.lock().asked = Some(Asked::of(&request));
         }
+        let version = request.version();
         let (mut parts, body) = self.answer(request).await.into_parts();
-        // What is left of the request's body would have to be read away first; a new connection is cheaper.
+        let (body, elsewhere) = WireBody::new(body, self.can_send_files, self.progress.clone());
         let is_tunnel = self.lock().tunnel.is_some();
-        let closes = self.progress.body_left.load(Relaxed) > 0 || self.owner.stop.is_stopped() || is_tunnel;
+        // What is left of the request's body would have to be read away first; a new connection is cheaper. And to HTTP/1.0
+        // only the connection's end can tell that of a body whose length is not known.
+        let closes = self.progress.body_left.load(Relaxed) > 0
+            || version == Version::HTTP_10 && body.size_hint().exact().is_none()
+            || self.owner.stop.is_stopped()
+            || is_tunnel;
         if closes && !is_tunnel {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -181,7 +188,6 @@ impl Exchange<'_> {
         {
             parts.headers.insert(DATE, now);
         }
-        let (body, elsewhere) = WireBody::new(body, self.can_send_files, self.progress.clone());
         let mut answer = self.lock();
         answer.status = Some(parts.status);
         answer.closes = closes;
