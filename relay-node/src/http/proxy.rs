@@ -9,15 +9,17 @@ use super::cache::{Asked, Cache, Fetch, FetchError, Key};
 use super::proxy_allow::AllowProxy;
 use super::proxy_dial::{DialError, ProxyLimits, Reach, dial};
 use super::proxy_fields::{
-    Loop, MOST_HOPS, add_via, may_go_on, noticed_loop, prepare_request, remove_connection_fields,
+    Loop, MOST_HOPS, add_via, check_answer, may_go_on, noticed_loop, prepare_request,
+    remove_connection_fields,
 };
-use super::streams::{Hurried, Watched};
+use super::streams::{BrokenRequest, Hurried, Watched};
 use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use relay_chain::congestion::Congestion;
@@ -232,7 +234,7 @@ impl Fetch for Wire {
         let pool = if self.configured { &shared.configured } else { &shared.asked };
         for turn in 0.. {
             match within(pool.request(request), &progress, limits.answer).await {
-                Some(Ok(answer)) => return Ok(answer.map(|body| self.hurried(body))),
+                Some(Ok(answer)) => return self.received(answer),
                 Some(Err(error)) => match &again {
                     Some(again) if turn < MOST_REPEATS && was_closed(&error) => {
                         request = Request::from_parts(again.clone(), nothing());
@@ -247,12 +249,25 @@ impl Fetch for Wire {
 }
 
 impl Wire {
+    fn received(&self, mut answer: Response<Incoming>) -> Result<Response<Stream>, FetchError> {
+        match check_answer(answer.status(), answer.headers_mut()) {
+            Ok(()) => Ok(answer.map(|body| self.hurried(body))),
+            Err(why) => Err(FetchError {
+                status: StatusCode::BAD_GATEWAY,
+                reason: format!("{} cannot be understood: {why}", self.authority),
+            }),
+        }
+    }
+
     fn failure(&self, error: &hyper_util::client::legacy::Error) -> FetchError {
         let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
         let mut last = error.to_string();
         while let Some(cause) = source {
             if let Some(dial) = cause.downcast_ref::<DialError>() {
                 return dial.to_answer();
+            }
+            if cause.is::<BrokenRequest>() {
+                return bad(&cause.to_string());
             }
             last = cause.to_string();
             source = cause.source();
@@ -270,7 +285,7 @@ impl Wire {
         }
     }
 
-    fn hurried(&self, body: hyper::body::Incoming) -> Stream {
+    fn hurried(&self, body: Incoming) -> Stream {
         let limit = self.proxy.shared.config.limits.silence;
         let reason = self.late("sent no more of its answer", limit).reason;
         Hurried::new(body, limit, reason).boxed_unsync()
@@ -355,11 +370,12 @@ fn was_closed(error: &hyper_util::client::legacy::Error) -> bool {
     false
 }
 
-/// TRACE would show a client's credentials to scripts, and OPTIONS may be meant for this proxy.
+/// TRACE would show a client's credentials to scripts, a CONNECT comes here only where there are no tunnels, and OPTIONS may be
+/// meant for this proxy.
 fn ends_here(parts: &mut Parts) -> Option<Result<Response<Body>, FetchError>> {
-    if parts.method == Method::TRACE {
-        let reason = "this proxy does not answer TRACE".to_owned();
-        return Some(Err(FetchError { status: StatusCode::METHOD_NOT_ALLOWED, reason }));
+    if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+        let reason = format!("this proxy has no {}", parts.method);
+        return Some(Err(FetchError { status: StatusCode::NOT_IMPLEMENTED, reason }));
     }
     if may_go_on(&parts.method, &mut parts.headers) {
         return None;

@@ -4,7 +4,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 use std::net::IpAddr;
 
 /// Through how many proxies a request may have come.
@@ -66,6 +66,36 @@ pub fn prepare_request(fields: &mut HeaderMap, version: Version, pseudonym: &str
         };
         append_to_list(fields, FORWARDED, &format!("for={node};proto=http"));
     }
+}
+
+/// Refuses an answer whose end another might see elsewhere (RFC 9112 §6.3), or that is none; the error says why.
+///
+/// hyper reads what it can; an answer to HEAD it does not look at, and of two lengths it leaves the wrong one in the fields.
+pub fn check_answer(status: StatusCode, fields: &mut HeaderMap) -> Result<(), &'static str> {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err("it changes to another protocol, which nobody asked for");
+    }
+    let mut lengths = fields.get_all(CONTENT_LENGTH).into_iter();
+    let length = lengths.next().map(HeaderValue::as_bytes);
+    if length.is_some_and(|length| length.is_empty() || !length.iter().all(u8::is_ascii_digit)) {
+        return Err("the length of its answer is not a number");
+    }
+    if lengths.any(|other| Some(other.as_bytes()) != length) {
+        return Err("its answer has several lengths");
+    }
+    let mut codings = fields.get_all(TRANSFER_ENCODING).into_iter();
+    if let Some(coding) = codings.next() {
+        if length.is_some() {
+            return Err("its answer has both a Content-Length and a Transfer-Encoding");
+        }
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("its answer has a Transfer-Encoding that was not offered to it");
+        }
+    }
+    if status == StatusCode::NO_CONTENT {
+        fields.remove(CONTENT_LENGTH);
+    }
+    Ok(())
 }
 
 /// Adds this proxy to `Via` (RFC 9110 §7.6.3).
@@ -172,6 +202,35 @@ mod tests {
         prepare_request(&mut asked, Version::HTTP_10, "me", Some("::ffff:192.0.2.7".parse().unwrap()));
         assert_eq!(asked["via"], "1.0 me");
         assert_eq!(asked["forwarded"], "for=192.0.2.7;proto=http");
+    }
+
+    #[test]
+    fn answers_with_one_end_only() {
+        const LENGTH: (&str, &str) = ("content-length", "5");
+        const CHUNKED: (&str, &str) = ("transfer-encoding", "Chunked");
+        for (status, lines, good) in [
+            (200, &[][..], true),
+            (200, &[LENGTH], true),
+            (200, &[LENGTH, LENGTH], true),
+            (200, &[CHUNKED], true),
+            (304, &[LENGTH], true),
+            (200, &[LENGTH, CHUNKED], false),
+            (200, &[LENGTH, ("content-length", "6")], false),
+            (200, &[("content-length", "-1")], false),
+            (200, &[("content-length", "+5")], false),
+            (200, &[("content-length", "")], false),
+            (200, &[("content-length", "5, 5")], false),
+            (200, &[("transfer-encoding", "gzip, chunked")], false),
+            (200, &[("transfer-encoding", "gzip"), CHUNKED], false),
+            (200, &[("transfer-encoding", "identity")], false),
+            (101, &[], false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(check_answer(status, &mut fields(lines)).is_ok(), good, "{status} {lines:?}");
+        }
+        let mut nothing = fields(&[LENGTH]);
+        check_answer(StatusCode::NO_CONTENT, &mut nothing).unwrap();
+        assert_eq!(nothing.get(CONTENT_LENGTH), None, "RFC 9110, 8.6");
     }
 
     #[test]

@@ -56,7 +56,13 @@ impl HttpBody for OfLength {
     }
 }
 
-/// A request body that tells when it moved last.
+/// A request's body that did not come whole. It stands among the causes when sending the request fails, so that the upstream is
+/// not blamed for its client.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body is malformed or cut off: {0}")]
+pub(super) struct BrokenRequest(BoxError);
+
+/// A request body that tells when it moved last, and whose errors are [`BrokenRequest`]s.
 pub(super) struct Watched {
     body: Stream,
     progress: Arc<Mutex<Instant>>,
@@ -78,7 +84,7 @@ impl HttpBody for Watched {
         if polled.is_ready() {
             *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
-        polled
+        polled.map_err(|error| BrokenRequest(error).into())
     }
 
     fn is_end_stream(&self) -> bool {

@@ -287,12 +287,32 @@ fn the_forward_proxy_caches_by_where_it_fetched() {
 }
 
 #[test]
-fn trace_and_spent_requests_end_here() {
+fn what_no_upstream_may_see_ends_here() {
     let upstream = Upstream::fixed(answer("200 OK", &[], "x"));
     let front = Setup::reverse(upstream.address).start();
-    assert_eq!(request(front.address, "TRACE", "/", &[]).status, 405);
+    assert_eq!(request(front.address, "TRACE", "/", &[]).status, 501);
+    let tunnel = request(front.address, "CONNECT", &upstream.address.to_string(), &[]);
+    assert_eq!(tunnel.status, 501);
+    assert!(tunnel.text().contains("no CONNECT"), "{}", tunnel.text());
     assert_eq!(request(front.address, "OPTIONS", "/", &["Max-Forwards: 0"]).status, 200);
     assert_eq!(upstream.count(), 0);
+}
+
+/// The client is told that it is its own request, and the upstream is not blamed for it.
+#[test]
+fn a_malformed_body_is_its_clients_fault() {
+    let upstream = Upstream::start(|_, stream| drop(stream.read(&mut [0])));
+    for front in [Setup::reverse(upstream.address).start(), Setup::caching(upstream.address).start()] {
+        for body in ["zz\r\nhello\r\n0\r\n\r\n", "5\nhello\n0\n\n", "5\r\nhelloX\r\n0\r\n\r\n"] {
+            let mut stream = connect(front.address);
+            let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            let refused = read_answer(&mut stream, false);
+            assert_eq!(refused.status, 400, "{body:?}: {}", refused.text());
+            assert!(refused.text().contains("malformed or cut off"), "{body:?}: {}", refused.text());
+            assert_eq!(refused.field("connection").as_deref(), Some("close"));
+        }
+    }
 }
 
 /// HTTP/1.0 has no chunks, so only the connection's end can end a body of unknown length.
