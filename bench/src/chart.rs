@@ -19,6 +19,58 @@ pub type Bar = (String, Spread);
 /// One line: its name and its points.
 pub type Line = (String, Vec<(f64, f64)>);
 
+/// One row of dots: its name, and a value in percent for each series that has one.
+pub type Dots = (String, Vec<Option<f64>>);
+
+/// A dot a series in every row, on an axis from 0 to 100 %.
+pub fn dots(title: &str, unit: &str, series: &[&str], rows_of_dots: &[Dots]) -> String {
+    const LINE: f64 = 20.0;
+    let (left, right, top) = (LABELS, WIDTH - 20.0, TOP + 26.0);
+    let bottom = rows(rows_of_dots.len()).mul_add(LINE, top);
+    let at = |percent: f64| (right - left).mul_add(percent.clamp(0.0, 100.0) / 100.0, left);
+    let mut svg = open(title, unit, bottom + 30.0);
+    for (i, name) in series.iter().enumerate() {
+        let x = rows(i).mul_add((WIDTH - 24.0) / rows(series.len().max(1)), 18.0);
+        let _ = writeln!(
+            svg,
+            "<circle cx=\"{x:.1}\" cy=\"{TOP}\" r=\"5\" fill=\"{}\"/><text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            colour(i),
+            x + 10.0,
+            TOP + 4.0,
+            escape(name)
+        );
+    }
+    for percent in [0.0, 20.0, 40.0, 60.0, 80.0, 100.0] {
+        let x = at(percent);
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{x:.1} {top}V{bottom:.1}\" stroke=\"#ddd\"/><text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{percent}</text>",
+            bottom + 18.0
+        );
+    }
+    for (i, (name, values)) in rows_of_dots.iter().enumerate() {
+        let y = rows(i).mul_add(LINE, top + LINE / 2.0);
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text><path d=\"M{left} {y:.1}H{right:.1}\" stroke=\"#eee\"/>",
+            left - 8.0,
+            y + 4.0,
+            escape(name)
+        );
+        // The first series is drawn last, so that it lies above the others.
+        for (i, value) in values.iter().enumerate().rev() {
+            let Some(value) = value else { continue };
+            let _ = writeln!(
+                svg,
+                "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{}\" fill-opacity=\"0.85\"/>",
+                at(*value),
+                colour(i)
+            );
+        }
+    }
+    svg + "</svg>\n"
+}
+
 /// Horizontal bars, each as long as its median, with a whisker from quartile to quartile.
 pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
     let most = bars.iter().map(|(_, s)| s.high).fold(f64::MIN_POSITIVE, f64::max);
@@ -193,6 +245,14 @@ mod tests {
         assert!(svg.contains("a &lt; b") && svg.contains("two &amp; more") && svg.ends_with("</svg>\n"));
         let svg = lines("t", "relays", "MB/s", Scale::Even, &[("one".into(), vec![(0.0, 5.0), (10.0, 1.0)])]);
         assert!(svg.contains("M70.0 54.0L550.0 294.0"), "{svg}");
+    }
+
+    #[test]
+    fn a_row_has_a_dot_for_each_value_that_there_is() {
+        let svg = dots("t", "%", &["one", "two"], &[("a & b".into(), vec![Some(50.0), None])]);
+        // Two in the legend, one in the row: in the middle of the axis.
+        assert_eq!(svg.matches("<circle").count(), 3);
+        assert!(svg.contains("a &amp; b") && svg.contains("cx=\"465.0\""), "{svg}");
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! One fetch through a chain, with everything that it cost.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::daemon::{Daemon, machine_busy, settle};
-use crate::peers::{Chain, Pipeline};
+use crate::peers::{Chain, Invocation, Pipeline};
 use crate::platform::{self, Usage};
 
 /// What one fetch cost.
@@ -87,10 +89,20 @@ pub fn is_file(out: &Path) -> bool {
     out != Path::new("/dev/null")
 }
 
-/// Removes what a fetch left behind.
+/// Removes what a fetch, whole or not, left behind.
 pub fn clear(out: &Path) -> Result<()> {
-    if is_file(out) && out.exists() {
-        fs::remove_file(out).with_context(|| format!("cannot remove {}", out.display()))?;
+    if !is_file(out) {
+        return Ok(());
+    }
+    for suffix in ["", ".part", ".part.journal", ".aria2"] {
+        let mut path = out.as_os_str().to_owned();
+        path.push(suffix);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", Path::new(&path).display()));
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -109,7 +121,29 @@ pub fn run(steps: &[Pipeline]) -> Result<Usage> {
     Ok(sum)
 }
 
-fn start(pipeline: &Pipeline) -> Result<Vec<Child>> {
+/// Runs one program for at most that long; whether it ended in order by itself. One that did not is ended.
+///
+/// # Errors
+/// It failed.
+pub fn run_within(program: &Invocation, limit: Duration) -> Result<bool> {
+    let until = Instant::now() + limit;
+    let mut children = start(std::slice::from_ref(program))?;
+    let child = children.first_mut().context("nothing was started")?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "a client ended with {status}");
+            return Ok(true);
+        }
+        if Instant::now() >= until {
+            child.kill()?;
+            child.wait()?;
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn start(pipeline: &[Invocation]) -> Result<Vec<Child>> {
     let (mut children, mut previous): (Vec<Child>, Option<Stdio>) = (Vec::new(), None);
     for (i, invocation) in pipeline.iter().enumerate() {
         let mut command = Command::new(&invocation.program);
@@ -119,6 +153,8 @@ fn start(pipeline: &Pipeline) -> Result<Vec<Child>> {
             _ if i + 1 < pipeline.len() => Stdio::piped(),
             _ => Stdio::null(),
         });
+        // A client whose links are gone would try again for long.
+        platform::end_with_parent(&mut command);
         let mut child =
             command.spawn().with_context(|| format!("cannot start {}", invocation.program.display()))?;
         previous = child.stdout.take().map(Stdio::from);

@@ -17,7 +17,6 @@ mod grid;
 mod http;
 mod lab;
 mod latency;
-mod link;
 mod load;
 mod machine;
 mod memory;

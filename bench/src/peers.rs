@@ -402,7 +402,8 @@ fn socat(site: &Site, next: SocketAddr, log: &Path) -> Result<Daemon> {
     let address = site.free_address()?;
     let mut command = site.command(&installed("socat")?);
     let listen = format!("TCP-LISTEN:{},bind={},reuseaddr,fork,backlog=4096", address.port(), address.ip());
-    command.args(["-b", "65536"]).arg(listen).arg(format!("TCP:{next}"));
+    // Its children would outlive a killed bench for as long as TCP tries.
+    command.args(["-b", "65536", "-T", "120"]).arg(listen).arg(format!("TCP:{next}"));
     Daemon::start_on("socat", address, command, log)
 }
 
@@ -470,7 +471,8 @@ fn sshd(site: &Site, work: &Path, name: &str) -> Result<Daemon> {
             "Port {}\nListenAddress {}\nHostKey {keys}/host\nAuthorizedKeysFile {keys}/user.pub\nPidFile none\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              PermitRootLogin prohibit-password\nMaxStartups 1000\nMaxSessions 1000\nUseDNS no\nLogLevel ERROR\n\
-             SetEnv SHLVL=2\n",
+             SetEnv SHLVL=2\n\
+             ClientAliveInterval 30\n",
             address.port(),
             address.ip(),
             keys = keys.display(),

@@ -1,7 +1,7 @@
 //! The kernel's calls that no safe wrapper offers. The only unsafe code of the bench is in here.
 #![allow(
     unsafe_code,
-    reason = "wait4, pre_exec and the TUN ioctl have no safe form; each block says why it is sound"
+    reason = "wait4, pre_exec, unshare and the TUN ioctl have no safe form; each block says why it is sound"
 )]
 
 use std::fs::File;
@@ -57,6 +57,12 @@ pub fn end_with_parent(command: &mut Command) {
             Ok(())
         });
     }
+}
+
+/// Gives this thread a network of its own, with nothing in it.
+pub fn unshare_network() -> io::Result<()> {
+    // SAFETY: only sharing of descriptor tables is dangerous between threads, and that is left as it is.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?)
 }
 
 /// Makes a TUN device of that name in this thread's network namespace; it lives as long as the file is open. Each read

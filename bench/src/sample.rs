@@ -1,8 +1,10 @@
 //! The files that are fetched, and the place where they lie.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process;
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
@@ -17,10 +19,11 @@ impl Workspace {
     /// An empty one.
     pub fn new() -> Result<Workspace> {
         let builder = &mut tempfile::Builder::new();
-        builder.prefix("relay-bench-");
         let shm = Path::new("/dev/shm");
-        let home = if shm.is_dir() { builder.tempdir_in(shm) } else { builder.tempdir() };
-        let home = home.context("no temporary directory")?;
+        let parent = if shm.is_dir() { shm.to_owned() } else { env::temp_dir() };
+        remove_orphans(&parent)?;
+        let prefix = format!("{PREFIX}{}-", process::id());
+        let home = builder.prefix(&prefix).tempdir_in(parent).context("no temporary directory")?;
         let files = home.path().join("files");
         fs::create_dir(&files)?;
         Ok(Workspace { home, files })
@@ -40,6 +43,23 @@ impl Workspace {
     pub fn add(&self, name: &str, size: u64) -> Result<PathBuf> {
         create(&self.files, name, size)
     }
+}
+
+/// How the names of workspaces begin; the process that made one follows.
+const PREFIX: &str = "relay-bench-";
+
+/// Removes the workspaces of processes that were killed, so that they do not fill the memory.
+fn remove_orphans(parent: &Path) -> Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let name = entry?.file_name();
+        let maker =
+            name.to_str().and_then(|n| n.strip_prefix(PREFIX)?.split_once('-')?.0.parse::<u32>().ok());
+        if maker.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another bench may do the same at the same time; and who cannot tidy up can measure all the same.
+            let _ = fs::remove_dir_all(parent.join(name));
+        }
+    }
+    Ok(())
 }
 
 /// Writes `size` bytes that do not compress, the same each time.
@@ -115,6 +135,22 @@ mod tests {
         }
         for text in ["", "GiB", "1TB", "-1", "99999999999GiB"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_workspaces_of_dead_processes_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        // No process has this number (proc(5), pid_max).
+        let (orphan, own) = (format!("{PREFIX}4294967295-a"), format!("{PREFIX}{}-a", process::id()));
+        for name in [&orphan, &own, "relay-bench-notes", "other"] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+            fs::write(parent.path().join(name).join("file"), "x").unwrap();
+        }
+        remove_orphans(parent.path()).unwrap();
+        assert!(!parent.path().join(&orphan).exists());
+        for name in [&own, "relay-bench-notes", "other"] {
+            assert!(parent.path().join(name).join("file").exists(), "{name}");
         }
     }
 

@@ -26,6 +26,7 @@ use relay_testkit::proxy::{Direction, Fault, FaultProxy, Plan};
 use serde::Serialize;
 
 use crate::daemon::Daemon;
+use crate::fetch;
 use crate::machine::Machine;
 use crate::peers::{own, relay_node_with};
 use crate::random::Random;
@@ -403,7 +404,7 @@ impl Ground {
         } else {
             "transfers that said that they failed"
         });
-        clear(&out)
+        fetch::clear(&out)
     }
 
     /// A client that is killed, and the same again without faults: it always arrives.
@@ -421,7 +422,7 @@ impl Ground {
         ensure!(code == Some(0), "{name} did not arrive after its client was killed: {code:?}");
         ensure!(sample::hash(&out)? == *hash, "{name} arrived wrong after its client was killed");
         self.count("clients killed, and run again");
-        clear(&out)
+        fetch::clear(&out)
     }
 
     /// An HTTP request to the origin or through the caching proxy, by a good or a faulty way, read whole or in part.
@@ -498,7 +499,7 @@ fn warm_up(ground: &Ground) -> Result<()> {
                             &out,
                         )?)?;
                         ensure!(code == Some(0) && sample::hash(&out)? == *hash, "{name} did not arrive");
-                        clear(&out)?;
+                        fetch::clear(&out)?;
                         for node in [ground.origin, ground.proxy, ground.proxy] {
                             let body = http_get(node, name, u64::MAX)?;
                             ensure!(blake3::hash(&body) == *hash, "{name} came wrong over HTTP");
@@ -526,18 +527,6 @@ fn wait(mut child: Child) -> Result<Option<i32>> {
     child.kill()?;
     child.wait()?;
     bail!("a client with a limit of 2 s and 3 retries still ran after {ACTION_LIMIT:?}")
-}
-
-fn clear(out: &Path) -> Result<()> {
-    for suffix in ["", ".part", ".part.journal"] {
-        let mut path = out.as_os_str().to_owned();
-        path.push(suffix);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn connect(address: SocketAddr) -> Result<TcpStream> {

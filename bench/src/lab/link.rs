@@ -44,6 +44,8 @@ pub struct Counts {
     pub overflowed: AtomicU64,
     /// Dropped because the link was cut.
     pub cut: AtomicU64,
+    /// Bytes of TCP's streams, without headers, that were handed to the left end.
+    pub to_left: AtomicU64,
 }
 
 /// A link that works until its devices vanish.
@@ -59,7 +61,8 @@ impl Link {
     /// Starts to carry packets between the devices.
     pub fn start(left: &File, right: &File, treatment: Treatment) -> Result<Link> {
         let link = Link { is_cut: Arc::default(), counts: Arc::default() };
-        for (seed, from, to) in [(treatment.seed, left, right), (treatment.seed ^ 0x5bd1_e995, right, left)] {
+        for (is_to_left, from, to) in [(false, left, right), (true, right, left)] {
+            let seed = if is_to_left { treatment.seed ^ 0x5bd1_e995 } else { treatment.seed };
             let (take, give) = channel();
             let gate = Gate {
                 treatment,
@@ -70,7 +73,7 @@ impl Link {
             };
             let (from, to, counts) = (from.try_clone()?, to.try_clone()?, Arc::clone(&link.counts));
             thread::spawn(move || take_in(from, gate, &take));
-            thread::spawn(move || hand_out(to, &give, &counts));
+            thread::spawn(move || hand_out(to, &give, &counts, is_to_left));
         }
         Ok(link)
     }
@@ -91,14 +94,29 @@ fn take_in(mut from: File, mut gate: Gate, out: &Sender<Parcel>) {
     }
 }
 
-fn hand_out(mut to: File, parcels: &Receiver<Parcel>, counts: &Counts) {
+fn hand_out(mut to: File, parcels: &Receiver<Parcel>, counts: &Counts, is_to_left: bool) {
     while let Ok((at, packet)) = parcels.recv() {
         thread::sleep(at.saturating_duration_since(Instant::now()));
         // A device that is not up yet, or not any more, loses packets as any other does.
         if to.write(&packet).is_ok() {
             counts.carried.fetch_add(1, Ordering::Relaxed);
+            if is_to_left {
+                counts.to_left.fetch_add(payload(&packet).unwrap_or(0), Ordering::Relaxed);
+            }
         }
     }
+}
+
+/// How many bytes of its stream a packet of TCP over IPv4 carries; none for any other packet (RFC 791, 3.1; RFC 9293, 3.1).
+fn payload(packet: &[u8]) -> Option<u64> {
+    let words = |byte: u8| u64::from(byte) * 4;
+    let (&first, &protocol) = (packet.first()?, packet.get(9)?);
+    if first >> 4 != 4 || protocol != 6 {
+        return None;
+    }
+    let header = words(first & 15);
+    let offset = words(packet.get(usize::try_from(header).ok()? + 12)? >> 4);
+    (packet.len() as u64).checked_sub(header + offset)
 }
 
 struct Gate {
@@ -171,6 +189,23 @@ mod tests {
         assert_eq!(gate.counts.overflowed.load(Ordering::Relaxed), 1);
         gate.is_cut.store(true, Ordering::Relaxed);
         assert_eq!(gate.admit(1, now + Duration::from_secs(60)), None);
+    }
+
+    #[test]
+    fn a_packet_s_part_of_the_stream_is_counted_without_headers() {
+        // 20 bytes of IP, 32 of TCP with options, then the stream.
+        let mut packet = vec![0; 20 + 32 + 1000];
+        (packet[0], packet[9], packet[20 + 12]) = (0x45, 6, 0x80);
+        assert_eq!(payload(&packet), Some(1000));
+        for end in 0..52 {
+            assert_eq!(payload(&packet[..end]), None, "{end}");
+        }
+        assert_eq!(payload(&packet[..52]), Some(0));
+        for (at, other) in [(0, 0x65), (9, 17)] {
+            let before = std::mem::replace(&mut packet[at], other);
+            assert_eq!(payload(&packet), None);
+            packet[at] = before;
+        }
     }
 
     #[test]
