@@ -15,6 +15,7 @@ mod http_conditions;
 mod http_idle;
 mod http_limits;
 mod http_listing;
+mod http_program;
 mod http_statuses;
 mod http_support;
 mod http_transfers;
