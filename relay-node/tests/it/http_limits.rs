@@ -4,8 +4,9 @@ use crate::http_support::{Client, PATIENCE, Server};
 use relay_node::access_log::AccessFormat;
 use relay_node::http::proxy::{Proxy, ProxyConfig};
 use relay_node::http::{HttpConfig, HttpEnd};
+use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
@@ -112,36 +113,70 @@ async fn dribbled_bodies_hold_nothing() {
     }
 }
 
-/// A body that is passed on must keep a pace, or its client gets 408.
-#[tokio::test]
-async fn a_body_dribbled_through_the_proxy_gets_408() {
+/// An upstream that answers a GET, and reads everything else without ever answering.
+async fn taking_upstream() -> SocketAddr {
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = upstream.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = upstream.accept().await {
-            // Takes everything and never answers.
-            tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+            tokio::spawn(async move {
+                let mut first = [0; 4];
+                if stream.read_exact(&mut first).await.is_ok() && &first == b"GET " {
+                    let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+                    return stream.write_all(answer).await;
+                }
+                tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
+            });
         }
     });
+    address
+}
+
+/// A body that is passed on must keep a pace, or its client gets 408; meanwhile nobody else waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_bodies_dribbled_through_the_proxy_get_408_while_others_see_no_delay() {
     let config = ProxyConfig {
-        upstream: Some(format!("http://{address}").parse().unwrap()),
+        upstream: Some(format!("http://{}", taking_upstream().await).parse().unwrap()),
         ..ProxyConfig::default()
     };
-    let mut server = Server::with_face(quick(), AccessFormat::Combined, |face| {
+    // None of them is over before the last one has begun.
+    let limits = HttpConfig { body_timeout: Duration::from_secs(5), ..quick() };
+    let mut server = Server::with_face(limits, AccessFormat::Combined, |face| {
         face.with_proxy(Proxy::new(config, None, 1))
     })
     .await;
-    for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+    let mut slow = Vec::new();
+    for number in 0..MANY {
+        let framing = if number % 2 == 0 { "Content-Length: 1000000" } else { "Transfer-Encoding: chunked" };
         let mut client = server.connect().await;
         client.send(format!("POST /a HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n")).await;
-        for _ in 0..20 {
-            // The answer may have come already, with a close behind it.
-            let _ = client.stream.write_all(b"1\r\nx\r\n").await;
-            sleep(Duration::from_millis(30)).await;
-        }
-        assert_408(client).await;
-        assert_eq!(server.outcome().await.end, HttpEnd::RequestTimeout);
+        slow.push(tokio::spawn(async move {
+            // Goes on until the server has closed, which this side hears a little later than its answer.
+            let (mut reading, mut writing) = client.stream.into_split();
+            let dribbling = tokio::spawn(async move {
+                while writing.write_all(b"1\r\nx\r\n").await.is_ok() {
+                    sleep(Duration::from_millis(100)).await;
+                }
+            });
+            let mut answer = Vec::new();
+            reading.read_to_end(&mut answer).await.unwrap();
+            dribbling.abort();
+            answer
+        }));
     }
+    for _ in 0..20 {
+        let reply = timeout(Duration::from_secs(5), server.get("/a", "")).await.unwrap();
+        assert_eq!((reply.status, reply.text().as_str()), (200, "ok"));
+    }
+    for client in slow {
+        let answer = timeout(PATIENCE, client).await.unwrap().unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+    }
+    let mut timed_out = 0;
+    for _ in 0..MANY + 20 {
+        timed_out += usize::from(server.outcome().await.end == HttpEnd::RequestTimeout);
+    }
+    assert_eq!(timed_out, MANY);
 }
 
 #[tokio::test]
@@ -183,7 +218,7 @@ async fn a_slow_reader_is_not_cut() {
     for _ in 0..6 {
         sleep(Duration::from_millis(150)).await;
         let mut buffer = vec![0; 1 << 20];
-        let read = tokio::io::AsyncReadExt::read(&mut client.stream, &mut buffer).await.unwrap();
+        let read = client.stream.read(&mut buffer).await.unwrap();
         received.extend_from_slice(&buffer[..read]);
     }
     received.extend(client.rest().await);
