@@ -131,7 +131,7 @@ pub async fn dial(
 ) -> Result<TcpStream, DialError> {
     let addresses = allowed_addresses(host, port, reach, limits).await?;
     let late =
-        || DialError::TimedOut { what: "connecting to", host: host.to_owned(), port, limit: limits.connect };
+        || DialError::TimedOut { what: "connecting to", host: written(host), port, limit: limits.connect };
     let dialled = timeout(limits.connect, dial_one_of(host, port, &addresses, limits)).await;
     let stream = dialled.map_err(|_| late())??;
     // Heads are written whole; waiting for more would only delay them. Not every system lets it be set.
@@ -149,7 +149,7 @@ async fn allowed_addresses(
     if let Reach::Asked(rules) = reach
         && !could_match(rules, host, port)
     {
-        return Err(DialError::Denied { host: host.to_owned(), port });
+        return Err(DialError::Denied { host: written(host), port });
     }
     let found = look_up(host, port, limits).await?;
     let allowed: Vec<IpAddr> = match reach {
@@ -160,12 +160,16 @@ async fn allowed_addresses(
     };
     match (allowed.is_empty(), found.first()) {
         (false, _) => Ok(allowed),
+        // Who named the address himself learns nothing from hearing it.
+        (true, Some(_)) if host.parse::<IpAddr>().is_ok() => {
+            Err(DialError::Denied { host: written(host), port })
+        }
         (true, Some(address)) => {
             tracing::info!(host, port, %address, "not forwarded: no --allow-proxy names this address");
-            Err(DialError::DeniedAddress { host: host.to_owned(), port, address: *address })
+            Err(DialError::DeniedAddress { host: written(host), port, address: *address })
         }
         (true, None) => {
-            Err(DialError::Lookup { host: host.to_owned(), source: io::Error::other("it has no address") })
+            Err(DialError::Lookup { host: written(host), source: io::Error::other("it has no address") })
         }
     }
 }
@@ -176,13 +180,18 @@ async fn look_up(host: &str, port: u16, limits: &ProxyLimits) -> Result<Vec<IpAd
     }
     let late = || DialError::TimedOut {
         what: "looking up the name of",
-        host: host.to_owned(),
+        host: written(host),
         port,
         limit: limits.lookup,
     };
     let found = timeout(limits.lookup, lookup_host((host, port))).await.map_err(|_| late())?;
-    let found = found.map_err(|source| DialError::Lookup { host: host.to_owned(), source })?;
+    let found = found.map_err(|source| DialError::Lookup { host: written(host), source })?;
     Ok(found.map(|address| canonical(address.ip())).collect())
+}
+
+/// As it stands in front of a port: an IPv6 address in brackets, so that what an error advises can be typed.
+fn written(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
 /// One after the other, each with a fair share of the time.
@@ -195,7 +204,7 @@ async fn dial_one_of(
     let share = limits.connect / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut last = None;
     for address in addresses {
-        let failed = |source| DialError::Connect { host: host.to_owned(), port, address: *address, source };
+        let failed = |source| DialError::Connect { host: written(host), port, address: *address, source };
         let connecting = TcpStream::connect(SocketAddr::new(*address, port));
         if addresses.len() == 1 {
             return connecting.await.map_err(failed);
@@ -207,7 +216,7 @@ async fn dial_one_of(
         }
     }
     Err(last.unwrap_or_else(|| DialError::Lookup {
-        host: host.to_owned(),
+        host: written(host),
         source: io::Error::other("it has no address"),
     }))
 }

@@ -251,6 +251,9 @@ fn the_forward_proxy_goes_only_where_it_is_allowed() {
         assert_eq!(got.status, status, "{target}: {}", got.text());
         assert!(status != 403 || got.text().contains("--allow-proxy"), "{}", got.text());
     }
+    // What it advises can be typed.
+    let six = get(front.address, &format!("http://[::1]:{port}/"), &[]).text();
+    assert!(six.contains(&format!("--allow-proxy [::1]:{port}<")), "{six}");
     // Its own paths are its own.
     assert_eq!(get(front.address, "/own.txt", &[]).text(), "the node's own");
     // A node that forwards nothing takes an absolute target for its own, and goes nowhere else.
