@@ -5,7 +5,7 @@
 //! whole, connections are kept for the next request, every wait has a limit, and who is at fault is named in a 502 or 504.
 
 use super::body::{Body, Stream, nothing};
-use super::cache::{Asked, Cache, Fetch, FetchError, Key};
+use super::cache::{Asked, Cache, Fetch, FetchError, Key, carries_content};
 use super::proxy_allow::AllowProxy;
 use super::proxy_dial::{DialError, ProxyLimits, Reach, dial};
 use super::proxy_fields::{
@@ -182,6 +182,10 @@ impl Proxy {
         let authority = parts.uri.authority().ok_or_else(|| bad("CONNECT needs host:port"))?;
         if !self.is_forward() {
             return Err(no_forwarding());
+        }
+        // Who stands in front might take for content what would be the tunnel's first bytes (RFC 9110, 9.3.6).
+        if carries_content(&parts.headers) {
+            return Err(bad("a CONNECT has no content"));
         }
         let port = authority.port_u16().ok_or_else(|| bad("CONNECT needs host:port"))?;
         let reach = Reach::Asked(&self.shared.config.allow);

@@ -65,6 +65,20 @@ fn a_tunnel_goes_only_where_it_is_allowed() {
 }
 
 #[test]
+fn content_that_could_be_the_tunnels_is_refused() {
+    let target = echo_at_the_end().to_string();
+    let front = Setup::forward(std::slice::from_ref(&target)).start();
+    for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+        let mut stream = connect(front.address);
+        let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{framing}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let refused = read_answer(&mut stream, false);
+        assert_eq!(refused.status, 400, "{framing}");
+        assert_eq!(refused.field("connection").as_deref(), Some("close"), "{framing}");
+    }
+}
+
+#[test]
 fn a_silent_tunnel_is_closed() {
     let target = echo_at_the_end().to_string();
     let limits = ProxyLimits { tunnel_idle: Duration::from_millis(200), ..ProxyLimits::default() };
