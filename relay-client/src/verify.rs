@@ -16,8 +16,9 @@ use std::thread;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// Buffers of one chunk each while one connection brings chunks; each further connection has one more.
-pub const BUFFERS: usize = 8;
+/// Buffers of one chunk each while one connection brings chunks; each further connection has one more. One is received into, two are
+/// hashed or written, one waits. More of them only push each other out of the processor's caches.
+pub const BUFFERS: usize = 4;
 /// The most threads. Hashing and writing a chunk takes longer than receiving it, but a third thread finds no work.
 const MAX_THREADS: usize = 2;
 
@@ -201,10 +202,8 @@ impl Verifiers {
             permit.forget();
         }
         let free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut bytes = free.unwrap_or_default();
-        if bytes.len() < len {
-            bytes.resize(len, 0);
-        }
+        // Fresh room comes zeroed from the system, which is cheaper than to clear it here.
+        let bytes = free.filter(|bytes| bytes.len() >= len).unwrap_or_else(|| vec![0; len]);
         Buffer { bytes, len, pool: Arc::clone(&self.pool) }
     }
 
