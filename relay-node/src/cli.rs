@@ -63,7 +63,8 @@ pub struct Settings {
     )]
     pub listen: Vec<ListenAddress>,
 
-    /// Serve the files in this directory and below; nothing outside it is readable [default: www]
+    /// Serve the files in this directory and below; nothing outside it is readable [default: www,
+    /// or no files where there is no such directory]
     #[arg(long, value_name = "DIR", env = "RELAY_NODE_ROOT", help_heading = "Server")]
     pub root: Option<PathBuf>,
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub const DEFAULT_PORT: u16 = 12000;
 /// The size of the cache when nobody names one, in bytes.
 pub const DEFAULT_CACHE_SIZE: u64 = 10 * 1024 * 1024 * 1024;
-/// The document root when nobody names one.
+/// The document root when nobody names one, if there is such a directory.
 pub const DEFAULT_ROOT: &str = "www";
 
 /// A node's whole configuration.
@@ -29,8 +29,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// What is served.
     pub root: DocumentRoot,
-    /// Its path, for people.
-    pub root_path: PathBuf,
+    /// Its path, for people; `None` where nothing is served.
+    pub root_path: Option<PathBuf>,
     /// Whether hidden files are served, too.
     pub hidden: bool,
     /// Where to relay to.
@@ -94,9 +94,12 @@ impl Config {
         let file = cli.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let settings = Settings { port: cli.port, ..cli.settings }.over(file);
         let listen = listen_addresses(&settings.listen, settings.port, ask_port)?;
-        let root_path = settings.root.clone().unwrap_or_else(|| DEFAULT_ROOT.into());
-        // Its text already tells the cause and what to do.
-        let root = DocumentRoot::open(&root_path, settings.hidden).map_err(|error| anyhow!("{error}"))?;
+        let root_path = root_path(settings.root);
+        let root = match &root_path {
+            // Its text already tells the cause and what to do.
+            Some(path) => DocumentRoot::open(path, settings.hidden).map_err(|error| anyhow!("{error}"))?,
+            None => DocumentRoot::empty(),
+        };
         let time = |span: Option<Span>, default| span.map_or(default, |span| span.0);
         let dial_timeout = time(settings.dial_timeout, Duration::from_secs(10));
         let idle_timeout = time(settings.idle_timeout, Duration::from_secs(600));
@@ -170,6 +173,12 @@ impl Config {
             None => Ok(self),
         }
     }
+}
+
+/// Relays, proxies and gateways need no files and are started anywhere.
+fn root_path(named: Option<PathBuf>) -> Option<PathBuf> {
+    let is_missing = || matches!(Path::new(DEFAULT_ROOT).try_exists(), Ok(false));
+    named.or_else(|| (!is_missing()).then(|| DEFAULT_ROOT.into()))
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Settings> {

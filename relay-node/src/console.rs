@@ -1,7 +1,7 @@
 //! What the operator sees and says: the question for a port, the lines at start and end, signals.
 
 use crate::census::Census;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_ROOT};
 use crate::http::proxy_allow::AllowProxy;
 use crate::platform::foreground;
 use crate::platform::status_signal::StatusSignal;
@@ -45,12 +45,7 @@ fn ask_port_on(input: &mut impl BufRead, output: &mut impl Write, default: u16) 
 #[must_use]
 pub fn announcement(addresses: &[SocketAddr], config: &Config) -> Vec<String> {
     let mut lines: Vec<String> = addresses.iter().map(|address| format!("listening on {address}")).collect();
-    let shown = config.root_path.canonicalize().unwrap_or_else(|_| config.root_path.clone());
-    lines.push(format!(
-        "serving {}{}",
-        shown.display(),
-        if config.hidden { ", hidden files too" } else { "" }
-    ));
+    lines.push(serving(config));
     lines.push(format!("relaying to {}", config.policy));
     lines.extend(http_roles(config));
     if config.policy.is_open() {
@@ -65,6 +60,14 @@ pub fn announcement(addresses: &[SocketAddr], config: &Config) -> Vec<String> {
         lines.push(format!("note: {public} is every address of this machine, its public ones too"));
     }
     lines
+}
+
+fn serving(config: &Config) -> String {
+    let Some(path) = &config.root_path else {
+        return format!("serving no files: there is no directory {DEFAULT_ROOT} here, and --root names none");
+    };
+    let shown = path.canonicalize().unwrap_or_else(|_| path.clone());
+    format!("serving {}{}", shown.display(), if config.hidden { ", hidden files too" } else { "" })
 }
 
 /// Says these lines to the operator and to the log. Only once the node is ready: whoever waits for them may connect.

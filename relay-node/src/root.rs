@@ -27,7 +27,8 @@ const UNFINISHED: [&str; 2] = [".part", ".part.journal"];
 /// A directory whose regular files may be read by peers, and nothing else.
 #[derive(Debug)]
 pub struct DocumentRoot {
-    directory: RootDirectory,
+    /// `None`: it holds nothing.
+    directory: Option<RootDirectory>,
     show_hidden: bool,
 }
 
@@ -112,7 +113,13 @@ impl DocumentRoot {
             );
             RootError::Io(io::Error::new(error.kind(), text))
         })?;
-        Ok(Self { directory, show_hidden })
+        Ok(Self { directory: Some(directory), show_hidden })
+    }
+
+    /// A document root without any file, for a node that only passes on.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { directory: None, show_hidden: false }
     }
 
     /// Opens a regular file by a name as a peer sent it.
@@ -135,7 +142,7 @@ impl DocumentRoot {
             return Ok(Opened::Directory);
         }
         self.check_name(name)?;
-        self.directory.open_beneath(name).map_err(RootError::from_io).and_then(opened)
+        self.directory()?.open_beneath(name).map_err(RootError::from_io).and_then(opened)
     }
 
     /// The same, but only as far as the system can tell from its memory: never waits for a disk, so it may be called
@@ -148,7 +155,12 @@ impl DocumentRoot {
         if let Err(error) = self.check_name(name) {
             return Some(Err(error));
         }
-        Some(self.directory.open_beneath_cached(name)?.map_err(RootError::from_io).and_then(opened))
+        match self.directory() {
+            Ok(directory) => {
+                Some(directory.open_beneath_cached(name)?.map_err(RootError::from_io).and_then(opened))
+            }
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// One page of names.
@@ -159,6 +171,10 @@ impl DocumentRoot {
     /// When the file system fails; a directory that may not be read is left out instead.
     pub fn list(&self, query: ListQuery<'_>) -> Result<ListPage, RootError> {
         list::page(self, query)
+    }
+
+    fn directory(&self) -> Result<&RootDirectory, RootError> {
+        self.directory.as_ref().ok_or_else(|| RootError::not_found("there is no document root"))
     }
 
     /// Refuses every name that is not plainly the path of a file that may be shown.

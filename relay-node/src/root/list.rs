@@ -67,7 +67,8 @@ pub fn path_order(left: &str, right: &str) -> Ordering {
 
 pub(super) fn page(root: &DocumentRoot, query: ListQuery<'_>) -> Result<ListPage, RootError> {
     let (directory, beginning) = query.prefix.rsplit_once('/').unwrap_or(("", query.prefix));
-    let leads_nowhere = query.prefix.starts_with('/')
+    let leads_nowhere = root.directory.is_none()
+        || query.prefix.starts_with('/')
         || !directory.is_empty() && root.check_name(directory).is_err()
         || query.after.is_some_and(|after| is_past(after, directory));
     let mut walk = Walk {
@@ -161,7 +162,7 @@ impl Walk<'_> {
         if kind == NameKind::Other {
             return Ok(None);
         }
-        let metadata = match self.root.directory.metadata_beneath(&path).map_err(RootError::from_io) {
+        let metadata = match self.root.directory()?.metadata_beneath(&path).map_err(RootError::from_io) {
             Ok(metadata) => metadata,
             Err(RootError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error),
@@ -187,7 +188,7 @@ impl Walk<'_> {
         let mut heap = BinaryHeap::new();
         let mut is_cut = false;
         let mut not_offered = 0;
-        let done = self.root.directory.visit_names(directory, &mut |name, kind| {
+        let done = self.root.directory()?.visit_names(directory, &mut |name, kind| {
             if kind == NameKind::Other || !name.as_encoded_bytes().starts_with(beginning.as_bytes()) {
                 return;
             }
