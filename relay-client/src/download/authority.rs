@@ -66,9 +66,7 @@ pub(super) async fn learn(shared: &Shared<'_>) -> Result<(), Failure> {
         return Err(session.refused(&head));
     }
     let body = session.body(&head)?;
-    if ChunkRange::new(first, whole.end()) != Some(body.chunks)
-        || !is_same_version(Some(&body.file), Some(version))
-    {
+    if ChunkRange::new(first, whole.end()) != Some(body.chunks) || !is_same_version(&body.file, version) {
         return Err(misfit(&session));
     }
     for index in body.chunks.first()..body.chunks.end() {

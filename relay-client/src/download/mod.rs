@@ -34,7 +34,7 @@ use crate::part_file::PartFile;
 use crate::plan::Plan;
 use crate::progress::Reporter;
 use crate::retry::{may_change, pause_after};
-use crate::session::{Session, request};
+use crate::session::Session;
 use crate::show;
 use crate::verify::{Settled, Settlements, Unsettled, Verifiers};
 use authority::Authority;
@@ -42,20 +42,18 @@ use connections::Connections;
 pub(crate) use connections::RouteFate;
 use output::{Output, not_kept};
 use placed::Placed;
-use question::{Answered, Question};
+use question::{Answer, Answered, Question};
 use queue::Queue;
 use relay_chain::requests::{AnswerError, Body};
-use relay_proto::chunk::ChunkRange;
-use relay_proto::code::Status;
 use relay_proto::digest::FileHash;
-use relay_proto::file::{Conditions, FileFacts, Hashes, Head};
+use relay_proto::file::{Conditions, FileFacts};
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{interval, sleep};
-use worker::{Shared, Standing, is_same_version, misfit};
+use worker::{Shared, Standing, misfit};
 
 /// How an attempt ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,41 +170,32 @@ impl<'a> Download<'a> {
             self.looked = true;
         }
         let question = self.question();
-        let Answered { route, session, head } = self.ask(&question).await?;
+        let Answered { route, session, answer } = self.ask(&question).await?;
         self.stood = true;
         self.barren = Some(route);
-        match (head.status, question) {
-            (Status::NOT_MODIFIED, Question::Whole(asked) | Question::Hashes(asked))
-                if asked.unless_same.is_some() =>
-            {
-                Ok(self.same("size and time", None))
-            }
-            (Status::PRECONDITION_FAILED | Status::RANGE_NOT_SATISFIABLE, Question::Missing(..)) => {
-                self.other_version(route, session).await
-            }
-            (Status::OK | Status::PARTIAL | Status::RANGE_NOT_SATISFIABLE, Question::Whole(_)) => {
-                self.begin_afresh(route, session, head).await
-            }
-            (Status::OK | Status::PARTIAL, Question::Missing(run, _)) => {
-                if !is_same_version(self.version.as_ref(), head.file.as_ref()) {
-                    // Its tag is the one that was asked for and its size is not: what was begun came from a damaged head.
-                    self.is_suspect = true;
-                    return Err(session.broken(AnswerError::Changed));
-                }
-                self.reserve()?;
-                self.tell_size();
-                self.receive(route, Standing { session, asked: Some((run, head)) }).await
-            }
-            (Status::OK | Status::PARTIAL, Question::Hashes(_)) => {
-                let body = session.body(&head)?;
-                self.by_hashes(route, session, &body).await
-            }
-            (Status::OK, Question::Stat) if is_same_version(self.version.as_ref(), head.file.as_ref()) => {
+        match answer {
+            Answer::Same => Ok(self.same("size and time", None)),
+            Answer::Empty(version) => {
+                self.begin_afresh(&version).await?;
                 Ok(End::Whole)
             }
-            (Status::OK, Question::Stat) => self.other_version(route, session).await,
-            (status, _) if status.code() < 400 => Err(misfit(&session)),
-            _ => Err(session.refused(&head)),
+            Answer::First(body) => {
+                self.begin_afresh(&body.file).await?;
+                self.receive(route, Standing { session, asked: Some(body) }).await
+            }
+            Answer::Missing(body) => {
+                self.reserve()?;
+                self.tell_size();
+                self.receive(route, Standing { session, asked: Some(body) }).await
+            }
+            Answer::Hashes(body) => self.by_hashes(route, session, &body).await,
+            Answer::Still => Ok(End::Whole),
+            Answer::OtherVersion => self.other_version(route, session).await,
+            Answer::Contradiction => {
+                // What was begun came from a damaged head, or this is one.
+                self.is_suspect = true;
+                Err(session.broken(AnswerError::Changed))
+            }
         }
     }
 
@@ -300,10 +289,10 @@ impl<'a> Download<'a> {
             return Question::Hashes(Conditions::default());
         }
         match self.placed.missing(version.size.bytes()).into_iter().next() {
-            None => Question::Stat,
+            None => Question::Stat(version.clone()),
             Some(run) => {
                 let end = run.end.min(run.start + queue::FIRST_SEGMENT);
-                Question::Missing(run.start..end, version.entity_tag.clone())
+                Question::Missing(run.start..end, version.clone())
             }
         }
     }
@@ -333,30 +322,13 @@ impl<'a> Download<'a> {
         answered.ok_or_else(|| Failure::no_route(&mut self.fates))
     }
 
-    /// Everything comes, and nothing was here.
-    async fn begin_afresh(&mut self, route: usize, session: Session<'a>, head: Head) -> Result<End, Failure> {
-        let is_empty = head.status == Status::RANGE_NOT_SATISFIABLE
-            && head.file.as_ref().is_some_and(|file| file.size.bytes() == 0);
-        let (version, run) = match head.file.clone().filter(|_| is_empty) {
-            Some(empty) => (empty, 0..0),
-            None if !head.status.is_success() => return Err(session.refused(&head)),
-            None => {
-                let body = session.body(&head)?;
-                let run = body.chunks.first()..body.chunks.end();
-                (body.file, run)
-            }
-        };
-        if run.start != 0 || (run.is_empty() && version.size.bytes() != 0) {
-            return Err(session.broken(AnswerError::Protocol("other chunks than were asked for")));
-        }
-        self.begin(&version).await?;
+    /// Begins a version of which nothing is here.
+    async fn begin_afresh(&mut self, version: &FileFacts) -> Result<(), Failure> {
+        self.begin(version).await?;
         self.part().map_or(Ok(()), PartFile::clear)?;
         self.reserve()?;
         self.tell_size();
-        if is_empty {
-            return Ok(End::Whole);
-        }
-        self.receive(route, Standing { session, asked: Some((run, head)) }).await
+        Ok(())
     }
 
     /// Begins another version, with nothing in its place.
@@ -381,16 +353,11 @@ impl<'a> Download<'a> {
                     .to_owned(),
             );
         }
-        let name = self.plan.route(route).file().clone();
-        session.send(&request(&Hashes { name, range: None, conditions: Conditions::default() })?).await?;
-        let head = session.head().await?;
-        match head.status {
-            Status::OK | Status::PARTIAL => {
-                let body = session.body(&head)?;
-                self.by_hashes(route, session, &body).await
-            }
-            status if status.code() < 400 => Err(misfit(&session)),
-            _ => Err(session.refused(&head)),
+        let question = Question::Hashes(Conditions::default());
+        session.send(&question.frame(self.plan.route(route).file().clone())?).await?;
+        match question.answered(&mut session).await? {
+            Answer::Hashes(body) => self.by_hashes(route, session, &body).await,
+            _ => Err(misfit(&session)),
         }
     }
 
@@ -401,9 +368,6 @@ impl<'a> Download<'a> {
         mut session: Session<'a>,
         body: &Body,
     ) -> Result<End, Failure> {
-        if body.chunks != ChunkRange::whole(body.file.size.bytes()) {
-            return Err(session.broken(AnswerError::Protocol("other chunks than were asked for")));
-        }
         let mut wanted = Vec::new();
         for index in body.chunks.first()..body.chunks.end() {
             let hash = session.answers().hash().await;

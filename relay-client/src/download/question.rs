@@ -1,7 +1,7 @@
 //! The first request of an attempt, which goes out right behind the `open`, and the routes' race for its answer.
 
 use super::queue::FIRST_SEGMENT;
-use super::worker::misfit;
+use super::worker::{is_same_version, misfit};
 use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::progress::Reporter;
@@ -9,9 +9,9 @@ use crate::session::{Session, request};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use relay_chain::requests::{AnswerError, Body};
-use relay_proto::chunk::AskedRange;
+use relay_proto::chunk::{AskedRange, ChunkRange};
 use relay_proto::code::Status;
-use relay_proto::file::{Conditions, EntityTag, Get, Hashes, Head, RequestedName, Stat};
+use relay_proto::file::{Conditions, EntityTag, FileFacts, Get, Hashes, Head, RequestedName, Stat};
 use std::ops::Range;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -22,11 +22,11 @@ pub(super) enum Question {
     /// The file, of which nothing is here, from its first chunks on.
     Whole(Conditions),
     /// These chunks of the version that was begun.
-    Missing(Range<u64>, EntityTag),
+    Missing(Range<u64>, FileFacts),
     /// The hashes, for there is a local file that may have some of the chunks.
     Hashes(Conditions),
-    /// Whether the version of which everything is here is still what the origin has.
-    Stat,
+    /// Whether this version, of which everything is here, is still what the origin has.
+    Stat(FileFacts),
 }
 
 impl Question {
@@ -36,34 +36,94 @@ impl Question {
                 let range = Some(AskedRange { first: 0, end: Some(FIRST_SEGMENT) });
                 request(&Get { name, range, conditions: conditions.clone() })
             }
-            Question::Missing(run, tag) => chunks(name, run, tag),
+            Question::Missing(run, version) => chunks(name, run, &version.entity_tag),
             Question::Hashes(conditions) => {
                 request(&Hashes { name, range: None, conditions: conditions.clone() })
             }
-            Question::Stat => request(&Stat { name }),
+            Question::Stat(_) => request(&Stat { name }),
         }
     }
 }
 
+/// An answer that can be gone on with.
+pub(super) enum Answer {
+    /// The local copy is what the origin has.
+    Same,
+    /// The file has no bytes.
+    Empty(FileFacts),
+    /// The file's first chunks follow.
+    First(Body),
+    /// The chunks that were missing follow.
+    Missing(Body),
+    /// The hashes of all chunks follow.
+    Hashes(Body),
+    /// The origin has what was begun.
+    Still,
+    /// The origin has another version than was begun.
+    OtherVersion,
+    /// The origin says that it has the version that was begun, and yet says otherwise what that is.
+    Contradiction,
+}
+
 impl Question {
-    /// Whether this is an answer to it that can be gone on with.
-    fn is_answered_by(&self, head: &Head) -> bool {
-        let body = Body::of(head).ok().filter(|_| head.status.is_success()).map(|body| body.chunks);
-        match (self, head.status) {
-            (Question::Whole(asked) | Question::Hashes(asked), Status::NOT_MODIFIED) => {
-                asked.unless_same.is_some()
+    /// Receives the answer to this question, which was sent.
+    ///
+    /// # Errors
+    /// There is none that can be gone on with.
+    pub(super) async fn answered(&self, session: &mut Session<'_>) -> Result<Answer, Failure> {
+        let head = session.head().await?;
+        match self.answer(&head) {
+            Some(answer) => Ok(answer),
+            None if head.status.code() >= 400 => Err(session.refused(&head)),
+            None if is_body(&head) => {
+                let others = || session.broken(AnswerError::Protocol("other chunks than were asked for"));
+                Err(session.body(&head).err().unwrap_or_else(others))
             }
-            (Question::Whole(_), Status::RANGE_NOT_SATISFIABLE) => {
-                head.file.as_ref().is_some_and(|file| file.size.bytes() == 0)
-            }
-            (Question::Whole(_), _) => {
-                body.is_some_and(|chunks| chunks.first() == 0 && (1..=FIRST_SEGMENT).contains(&chunks.end()))
-            }
-            (Question::Missing(..), Status::PRECONDITION_FAILED | Status::RANGE_NOT_SATISFIABLE) => true,
-            (Question::Missing(..) | Question::Hashes(_), _) => body.is_some(),
-            (Question::Stat, status) => status == Status::OK && head.file.is_some(),
+            None => Err(misfit(session)),
         }
     }
+
+    fn answer(&self, head: &Head) -> Option<Answer> {
+        let facts = head.file.as_ref();
+        let body = || Body::of(head).ok().filter(|_| is_body(head));
+        match (self, head.status) {
+            (Question::Whole(asked) | Question::Hashes(asked), Status::NOT_MODIFIED) => {
+                asked.unless_same.as_ref().map(|_| Answer::Same)
+            }
+            (Question::Whole(_), Status::RANGE_NOT_SATISFIABLE) => {
+                facts.filter(|file| file.size.bytes() == 0).cloned().map(Answer::Empty)
+            }
+            (Question::Whole(_), _) => body()
+                .filter(|body| body.chunks.first() == 0 && (1..=FIRST_SEGMENT).contains(&body.chunks.end()))
+                .map(Answer::First),
+            (Question::Missing(..), Status::PRECONDITION_FAILED | Status::RANGE_NOT_SATISFIABLE) => {
+                Some(Answer::OtherVersion)
+            }
+            (Question::Missing(run, version), _) => {
+                let body = body()?;
+                if !is_same_version(&body.file, version) {
+                    return Some(Answer::Contradiction);
+                }
+                (Some(body.chunks) == ChunkRange::new(run.start, run.end)).then_some(Answer::Missing(body))
+            }
+            (Question::Hashes(_), _) => body()
+                .filter(|body| body.chunks == ChunkRange::whole(body.file.size.bytes()))
+                .map(Answer::Hashes),
+            (Question::Stat(version), Status::OK) => {
+                facts.map(
+                    |facts| {
+                        if is_same_version(facts, version) { Answer::Still } else { Answer::OtherVersion }
+                    },
+                )
+            }
+            (Question::Stat(_), _) => None,
+        }
+    }
+}
+
+/// Whether a head announces a body.
+fn is_body(head: &Head) -> bool {
+    matches!(head.status, Status::OK | Status::PARTIAL)
 }
 
 /// A request for some chunks of one version.
@@ -77,7 +137,7 @@ pub(super) fn chunks(name: RequestedName, run: &Range<u64>, tag: &EntityTag) -> 
 pub(super) struct Answered<'a> {
     pub(super) route: usize,
     pub(super) session: Session<'a>,
-    pub(super) head: Head,
+    pub(super) answer: Answer,
 }
 
 /// How long a route may take to answer before the next one is tried as well.
@@ -125,17 +185,8 @@ async fn ask_one<'a>(
             reporter.step(label, step, route);
         })
         .await?;
-        let head = session.head().await?;
-        if question.is_answered_by(&head) {
-            Ok(Answered { route: number, session, head })
-        } else if head.status.code() >= 400 {
-            Err(session.refused(&head))
-        } else if head.status.is_success() {
-            let others = || session.broken(AnswerError::Protocol("other chunks than were asked for"));
-            Err(session.body(&head).err().unwrap_or_else(others))
-        } else {
-            Err(misfit(&session))
-        }
+        let answer = question.answered(&mut session).await?;
+        Ok(Answered { route: number, session, answer })
     };
     (number, answered.await)
 }

@@ -50,10 +50,10 @@ pub(super) enum Phase {
     Working,
 }
 
-/// A chain that stands already, and what it was asked for, if anything.
+/// A chain that stands already, and the answer to what it was asked for, if anything.
 pub(super) struct Standing<'a> {
     pub(super) session: Session<'a>,
-    pub(super) asked: Option<(Range<u64>, Head)>,
+    pub(super) asked: Option<Body>,
 }
 
 /// What a connection lets the others know.
@@ -122,7 +122,7 @@ impl<'a> Worker<'a> {
             (status, _) if status.code() < 400 => return Err(misfit(&session)),
             _ => return Err(session.refused(&head)),
         };
-        let is_same = is_same_version(Some(&has), Some(&self.shared.version));
+        let is_same = is_same_version(&has, &self.shared.version);
         if !is_same && self.route == self.shared.authority.route {
             return Err(session.broken(AnswerError::Changed));
         }
@@ -155,11 +155,11 @@ impl<'a> Worker<'a> {
         self.told.walk.set(session.walked());
         let queue = &self.shared.queue;
         queue.enter(self.id, session.walked());
-        let (mut asked_for, mut first_head) = (std::collections::VecDeque::new(), None);
-        if let Some((run, head)) = asked {
+        let (mut asked_for, mut first) = (std::collections::VecDeque::new(), asked);
+        if let Some(body) = &first {
+            let run = body.chunks.first()..body.chunks.end();
             queue.adopt(self.id, run.clone());
             asked_for.push_back(run);
-            first_head = Some(head);
         }
         loop {
             // Made before looking, so that nothing that happens in between is missed.
@@ -172,11 +172,13 @@ impl<'a> Worker<'a> {
                 changed.await;
                 continue;
             };
-            let head = match first_head.take() {
-                Some(head) => head,
-                None => session.head().await?,
+            let body = match first.take() {
+                Some(body) => body,
+                None => {
+                    let head = session.head().await?;
+                    self.body(&session, &run, &head)?
+                }
             };
-            let body = self.body(&session, &run, &head)?;
             for index in run {
                 self.receive(&mut session, &body, index).await?;
                 self.ask_ahead(&mut session, &mut asked_for).await?;
@@ -218,7 +220,7 @@ impl<'a> Worker<'a> {
         if ChunkRange::new(run.start, run.end) != Some(body.chunks) {
             return Err(session.broken(AnswerError::Protocol("other chunks than were asked for")));
         }
-        if !is_same_version(self.has.as_ref(), Some(&body.file)) {
+        if self.has.as_ref().is_none_or(|has| !is_same_version(has, &body.file)) {
             // One of the two heads may have been damaged on its way, for no hash covers them.
             return Err(session.broken(AnswerError::Changed));
         }
@@ -296,9 +298,6 @@ pub(super) fn misfit(session: &Session<'_>) -> Failure {
     session.broken(AnswerError::Protocol("an answer that does not fit the request"))
 }
 
-pub(super) fn is_same_version(one: Option<&FileFacts>, other: Option<&FileFacts>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => (one.size, &one.entity_tag) == (other.size, &other.entity_tag),
-        (one, other) => one.is_none() && other.is_none(),
-    }
+pub(super) fn is_same_version(one: &FileFacts, other: &FileFacts) -> bool {
+    (one.size, &one.entity_tag) == (other.size, &other.entity_tag)
 }
