@@ -96,6 +96,22 @@ impl Plan {
         })
     }
 
+    /// A plan with nothing special to it.
+    #[cfg(test)]
+    pub(crate) fn plain(routes: Vec<Route>, target: Target) -> Plan {
+        Plan {
+            routes,
+            target,
+            silence: Duration::from_secs(1),
+            congestion: Congestion::SYSTEM,
+            deadline: None,
+            retry: RetryLimits::default(),
+            connections: Connections::Auto,
+            expected: None,
+            checksum: false,
+        }
+    }
+
     /// Route number `number`, from 0; beyond the last one the last.
     #[must_use]
     pub fn route(&self, number: usize) -> &Route {

@@ -93,7 +93,8 @@ pub fn may_change(failure: &Failure) -> bool {
         }
         Failure::Broken { error, .. } => !matches!(error, AnswerError::Protocol(_)),
         Failure::Refused { status, .. } => *status == Status::REQUEST_TIMEOUT || status.code() >= 500,
-        Failure::Damaged { .. } => true,
+        // A size stands in a head, which no hash covers; it may have been the other one that was damaged.
+        Failure::Damaged { .. } | Failure::OtherVersion { chunk: None, .. } => true,
         Failure::NoRoute { failed, is_left } => {
             *is_left || failed.iter().any(|route| !route.is_gone && may_change(&route.failure))
         }

@@ -33,6 +33,8 @@ pub(crate) struct RouteFate {
     pub(crate) is_gone: bool,
     /// What went wrong last.
     pub(crate) failure: Option<Failure>,
+    /// How often its origin answered first and nothing came of it.
+    pub(super) barren: u32,
     /// The same in words, with the hop that it is about; it stays when the failure is told elsewhere.
     told: Option<(String, Option<usize>)>,
 }
@@ -82,18 +84,16 @@ impl<'s> Connections<'s> {
         fates: &'s mut [RouteFate],
         standing: Standing<'s>,
     ) -> Connections<'s> {
-        let growth = fates.iter().map(|_| Growth::default()).collect();
-        let mut connections = Connections {
-            shared,
-            fates,
-            running: FuturesUnordered::new(),
-            slots: BTreeMap::new(),
-            growth,
-            next_id: 0,
-        };
+        let mut connections = Connections::none(shared, fates);
         let route = shared.authority.route;
         connections.spawn(route, Phase::Working, |worker| Box::pin(worker.go_on(standing)));
         connections
+    }
+
+    fn none(shared: &'s Shared<'s>, fates: &'s mut [RouteFate]) -> Connections<'s> {
+        let growth = fates.iter().map(|_| Growth::default()).collect();
+        let (running, slots) = (FuturesUnordered::new(), BTreeMap::new());
+        Connections { shared, fates, running, slots, growth, next_id: 0 }
     }
 
     /// Adds the connections that are wanted from the beginning, on all routes, as far as there is work for them.
@@ -199,34 +199,48 @@ impl<'s> Connections<'s> {
 
     fn lost(&mut self, mut slot: Slot, failure: Failure) -> Result<(), Failure> {
         let route = slot.route;
-        let is_authority = route == self.shared.authority.route;
-        match &failure {
-            Failure::Local { .. } | Failure::Usage(_) => return Err(failure),
-            // The version that is fetched is no more; another attempt finds out what is.
-            Failure::Broken { error: AnswerError::Changed, .. } if is_authority => return Err(failure),
-            _ => {}
+        if matches!(failure, Failure::Local { .. } | Failure::Usage(_)) {
+            return Err(failure);
         }
         slot.has_stood |= slot.told.phase.get() == Phase::Working;
         let others = self.of(route).filter(|other| other.told.phase.get() != Phase::Pausing).count();
-        if !may_change(&failure) || matches!(failure, Failure::OtherVersion { .. }) {
-            return self.drop_route(route, failure);
-        }
-        if others > 0 && !slot.has_stood {
-            // Tunnels and busy nodes let only so many in; those that are in are enough.
+        if others > 0 && !(slot.has_stood && may_change(&failure)) {
+            // Tunnels and busy nodes let only so many in, and the name may stand for another file by now. Those that are in are enough,
+            // and find out for themselves when they cannot go on.
             if let Some(growth) = self.growth.get_mut(route) {
                 growth.rest();
             }
             return Ok(());
         }
+        let is_changed = matches!(failure, Failure::Broken { error: AnswerError::Changed, .. });
+        if is_changed && route == self.shared.authority.route {
+            // The version that is fetched is no more; another attempt finds out what is.
+            return Err(failure);
+        }
+        if may_change(&failure) {
+            self.try_later(slot, failure, others)
+        } else {
+            self.drop_route(route, failure)
+        }
+    }
+
+    /// Tries a failed connection again after a pause, as long as that makes sense; `others` of its route go on.
+    ///
+    /// # Errors
+    /// Why the attempt cannot go on.
+    fn try_later(&mut self, slot: Slot, failure: Failure, others: usize) -> Result<(), Failure> {
+        let route = slot.route;
         let failed = if self.brought(route) > slot.before { 0 } else { slot.failed };
+        // A version of another size is not waited for: the next attempt finds out which size is right.
+        let again = self.may_try_again(failed) && !matches!(failure, Failure::OtherVersion { .. });
         if others == 0 && (self.is_alive() || self.has_untried(route)) {
-            let pause = self.may_try_again(failed).then(|| pause_after(failed));
+            let pause = again.then(|| pause_after(failed));
             self.shared.reporter.route_lost(self.shared.plan, route, &failure, pause);
         }
         if let Some(fate) = self.fates.get_mut(route) {
             fate.failure = Some(failure);
         }
-        if self.may_try_again(failed) {
+        if again {
             self.add_later(route, failed, slot.has_stood);
         }
         self.go_on()
@@ -442,7 +456,57 @@ impl Growth {
 
 #[cfg(test)]
 mod tests {
+    use super::super::authority::Authority;
+    use super::super::queue::Queue;
     use super::*;
+    use crate::plan::{Plan, Target};
+    use crate::progress::Reporter;
+    use crate::verify::{Sink, Verifiers};
+    use relay_proto::file::{FileFacts, Size, Timestamp};
+    use relay_proto::route::Route;
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    /// A connection that has no more to do may be the last one at work, for others may have failed meanwhile; then its route begins
+    /// again, however few retries there are.
+    #[tokio::test]
+    async fn when_the_last_connection_ends_in_peace_the_attempt_goes_on() {
+        let route = Route::parse(b"f\n127.0.0.1 9\n").unwrap();
+        let plan = Plan {
+            retry: crate::retry::RetryLimits { retries: Some(0), max_time: None },
+            ..Plan::plain(vec![route], Target::File("f".into()))
+        };
+        let (reporter, (verifiers, _)) = (Reporter::silent(), Verifiers::new(false));
+        let version = FileFacts {
+            size: Size::try_from(4 * CHUNK_LEN).unwrap(),
+            modified: Timestamp::new(1, 2).unwrap(),
+            entity_tag: "a".to_owned().try_into().unwrap(),
+            executable: false,
+        };
+        let brought = RefCell::new(vec![0]);
+        let shared = Shared {
+            plan: &plan,
+            reporter: &reporter,
+            verifiers: &verifiers,
+            sink: Arc::new(Sink::stream(Box::new(std::io::sink()))),
+            path: "f".into(),
+            version,
+            queue: Queue::new([0..4]),
+            authority: Authority::new(0),
+            brought: &brought,
+            came: RefCell::new(vec![0]),
+        };
+        let mut fates = [RouteFate::default()];
+        let mut connections = Connections::none(&shared, &mut fates);
+        connections.spawn(0, Phase::Working, |worker| {
+            Box::pin(async {
+                drop(worker);
+                Ok(())
+            })
+        });
+        connections.next().await.unwrap();
+        assert!(connections.is_alive(), "nothing is at work, and nobody would ever say so");
+    }
 
     /// Lets a path that brings `rate(connections)` bytes a second be looked at for so long; how many it comes to.
     async fn settle(seconds: u64, walk: Duration, rate: impl Fn(usize) -> f64) -> usize {

@@ -80,8 +80,6 @@ pub struct Download<'a> {
     resumed: bool,
     /// What was begun does not fit what its origin says now; its hashes tell.
     is_suspect: bool,
-    /// The route whose origin answered last and from which nothing came.
-    barren: Option<usize>,
     stood: bool,
     fates: Vec<RouteFate>,
     /// Bytes that each route brought.
@@ -108,7 +106,6 @@ impl<'a> Download<'a> {
             looked: false,
             resumed: false,
             is_suspect: false,
-            barren: None,
             stood: false,
             fates: plan.routes.iter().map(|_| RouteFate::default()).collect(),
             brought: RefCell::new(vec![0; plan.routes.len()]),
@@ -172,7 +169,7 @@ impl<'a> Download<'a> {
         let question = self.question();
         let Answered { route, session, answer } = self.ask(&question).await?;
         self.stood = true;
-        self.barren = Some(route);
+        self.count_barren(route, |before| before + 1);
         match answer {
             Answer::Same => Ok(self.same("size and time", None)),
             Answer::Empty(version) => {
@@ -305,8 +302,8 @@ impl<'a> Download<'a> {
         }
         let mut usable: Vec<usize> =
             self.fates.iter().enumerate().filter(|(_, fate)| !fate.is_gone).map(|(route, _)| route).collect();
-        // A route that answers and then brings nothing lets the others go first.
-        usable.sort_by_key(|route| self.barren == Some(*route));
+        // Routes that answer and then bring nothing let the others go first.
+        usable.sort_by_key(|route| self.fates.get(*route).map(|fate| fate.barren));
         let (answered, failures) = question::ask(self.plan, self.reporter, &usable, question).await;
         for (route, failure) in failures {
             if answered.is_some() {
@@ -374,13 +371,11 @@ impl<'a> Download<'a> {
             wanted.push((index, hash.map_err(|error| session.broken(error))?));
         }
         if self.is_stream() {
-            // What has gone out cannot be taken back, so all of it must fit.
-            let fits = self.placed.entries().iter().all(|entry| wanted.contains(entry));
-            let same_size = self.version.as_ref().is_none_or(|version| version.size == body.file.size);
-            if !fits || !same_size {
+            // What has gone out cannot be taken back, so all of it must fit. It came in order.
+            if !wanted.starts_with(&self.placed.entries()) {
                 return Err(Failure::ChangedMidway);
             }
-            self.version = Some(body.file.clone());
+            (self.version, self.is_suspect) = (Some(body.file.clone()), false);
         } else if let Some(same) = self.prepare(&body.file, wanted).await? {
             return Ok(same);
         }
@@ -404,7 +399,7 @@ impl<'a> Download<'a> {
 
     /// Fetches what is missing over the chain that stands, and over as many others as the plan says.
     async fn receive(&mut self, route: usize, standing: Standing<'a>) -> Result<End, Failure> {
-        self.barren = None;
+        self.count_barren(route, |_| 0);
         let Download { plan, reporter, verifiers, settlements, output, version, placed, fetched, .. } = self;
         let (Some(output), Some(version)) = (output.as_mut(), version.as_ref()) else {
             return Ok(End::Whole);
@@ -466,6 +461,12 @@ impl<'a> Download<'a> {
         }
     }
 
+    fn count_barren(&mut self, route: usize, count: impl FnOnce(u32) -> u32) {
+        if let Some(fate) = self.fates.get_mut(route) {
+            fate.barren = count(fate.barren);
+        }
+    }
+
     fn part(&self) -> Option<&PartFile> {
         self.output.as_ref().and_then(|output| output.keeper.as_ref()).map(crate::journal::Keeper::part)
     }
@@ -494,7 +495,7 @@ fn unfit(plan: &Plan, settled: &Settled) -> Failure {
 #[cfg(unix)]
 mod tests {
     use super::*;
-    use crate::plan::{Connections as Wanted, Target};
+    use crate::plan::Target;
     use relay_proto::digest::ChunkHash;
     use relay_proto::file::{Size, Timestamp};
     use std::fs::{self, OpenOptions};
@@ -502,17 +503,8 @@ mod tests {
 
     /// A plan for a file of one chunk, and that file's facts.
     fn small(target: &Path) -> (Plan, FileFacts) {
-        let plan = Plan {
-            routes: vec![relay_proto::route::Route::parse(b"f\n127.0.0.1 9\n").unwrap()],
-            target: Target::File(target.to_owned()),
-            silence: Duration::from_secs(1),
-            congestion: relay_chain::congestion::Congestion::SYSTEM,
-            deadline: None,
-            retry: crate::retry::RetryLimits::default(),
-            connections: Wanted::Auto,
-            expected: None,
-            checksum: false,
-        };
+        let route = relay_proto::route::Route::parse(b"f\n127.0.0.1 9\n").unwrap();
+        let plan = Plan::plain(vec![route], Target::File(target.to_owned()));
         let version = FileFacts {
             size: Size::try_from(5).unwrap(),
             modified: Timestamp::new(1, 2).unwrap(),

@@ -217,12 +217,12 @@ impl<'a> Worker<'a> {
             _ => return Err(session.refused(head)),
         }
         let body = session.body(head)?;
-        if ChunkRange::new(run.start, run.end) != Some(body.chunks) {
-            return Err(session.broken(AnswerError::Protocol("other chunks than were asked for")));
-        }
         if self.has.as_ref().is_none_or(|has| !is_same_version(has, &body.file)) {
             // One of the two heads may have been damaged on its way, for no hash covers them.
             return Err(session.broken(AnswerError::Changed));
+        }
+        if ChunkRange::new(run.start, run.end) != Some(body.chunks) {
+            return Err(session.broken(AnswerError::Protocol("other chunks than were asked for")));
         }
         Ok(body)
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 fn check<F, Fut>(script: F, more: &[&str]) -> Ended
 where
     F: Fn(Visit, Sample) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = ()>,
+    Fut: Future<Output = ()> + 'static,
 {
     let sample = Sample::new(3 * CHUNK_LEN + 9, 7, "v1");
     let script = Arc::new(script);

@@ -9,4 +9,5 @@ mod fetch;
 mod local;
 mod origin;
 mod resume;
+mod routes;
 mod tree;

@@ -110,8 +110,14 @@ impl Visit {
         Some(request)
     }
 
+    /// Waits until the client has gone.
+    pub async fn gone(&mut self) {
+        let _ = tokio::io::copy(&mut self.stream, &mut tokio::io::sink()).await;
+    }
+
     pub async fn head(&mut self, head: &Head) {
-        write_message(&mut self.stream, head).await.unwrap();
+        // The client may have gone, which is often the point.
+        let _ = write_message(&mut self.stream, head).await;
     }
 
     pub async fn raw(&mut self, bytes: &[u8]) {
@@ -187,23 +193,23 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Listens, and plays `script` for each connection, one after the other.
+    /// Listens, and plays `script` for each connection, side by side.
     pub fn start<F, Fut>(script: F) -> Origin
     where
         F: Fn(Visit) -> Fut + Send + 'static,
-        Fut: Future<Output = ()>,
+        Fut: Future<Output = ()> + 'static,
     {
         let log = Arc::new(Mutex::new(Vec::new()));
         let requests = Arc::clone(&log);
         let (tell, told) = std::sync::mpsc::channel();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
+            tokio::task::LocalSet::new().block_on(&runtime, async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap().port()).unwrap();
                 for number in 0.. {
                     let (stream, _) = listener.accept().await.unwrap();
-                    script(Visit { stream, number, log: Arc::clone(&requests) }).await;
+                    tokio::task::spawn_local(script(Visit { stream, number, log: Arc::clone(&requests) }));
                 }
             });
         });
