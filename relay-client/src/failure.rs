@@ -178,6 +178,7 @@ fn local_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room or save elsewhere with -o",
         io::ErrorKind::FileTooLarge => "; a limit on file sizes holds here (ulimit -f, or the file system's)",
+        io::ErrorKind::BrokenPipe => "; whoever read it has gone",
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "; save elsewhere with -o",
         _ => "",
     }

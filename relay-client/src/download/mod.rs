@@ -331,7 +331,7 @@ impl<'a> Download<'a> {
     /// Begins another version, with nothing in its place.
     async fn begin(&mut self, version: &FileFacts) -> Result<(), Failure> {
         if self.output.is_none() {
-            self.output = Some(Output::open(&self.plan.target)?);
+            self.output = Some(Output::open(&self.plan.target).await?);
         }
         if let Some(keeper) = self.output.as_mut().and_then(|output| output.keeper.as_mut()) {
             keeper.forget().await;

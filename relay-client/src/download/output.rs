@@ -13,6 +13,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::task::spawn_blocking;
 
 /// Where the chunks go.
 pub(super) struct Output {
@@ -24,12 +25,15 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn open(target: &Target) -> Result<Output, Failure> {
+    pub(super) async fn open(target: &Target) -> Result<Output, Failure> {
         let (sink, path) = match target {
             Target::File(path) => return Output::part(PartFile::open(path)?),
             Target::StandardOutput => (Sink::stream(Box::new(io::stdout())), "standard output".into()),
             Target::Special(path) => {
-                let file = OpenOptions::new().write(true).open(path);
+                // A named pipe opens only once somebody reads from it, and meanwhile the run can be stopped.
+                let special = path.clone();
+                let file = spawn_blocking(move || OpenOptions::new().write(true).open(special)).await;
+                let file = file.unwrap_or_else(|e| Err(io::Error::other(e)));
                 let file = file.map_err(|e| Failure::local("write", path, e))?;
                 (Sink::stream(Box::new(file)), path.clone())
             }

@@ -106,3 +106,20 @@ fn targets_that_cannot_be_written() {
     place.fetch("f", origin.port, &[]).check(8, "f.part");
     assert_eq!(place.read("g"), b"precious");
 }
+
+/// A named pipe without a reader opens for nobody, and that must not hold the run up.
+#[test]
+fn a_pipe_that_nobody_reads_does_not_outlast_the_deadline() {
+    let place = Place::new();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        place.path("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    place
+        .fetch("f", stalling().port, &["-o", "pipe", "--deadline", "300ms"])
+        .check(6, "the deadline of 0.3 s");
+}
