@@ -4,7 +4,7 @@
 use super::beneath::{Directory, Walker, split};
 use super::plan::{TreePlan, Way};
 use super::save::{Intake, Received};
-use super::sift::{Item, Sifted, Sifter};
+use super::sift::{Item, Sifted, Sifter, is_behind};
 use super::view::View;
 use super::work::{Question, SMALL, Work};
 use crate::exit::Exit;
@@ -261,7 +261,8 @@ impl<'a> Pipe<'a> {
         let Some(next) = &page.next else { return Some(None) };
         let Some(Question::List(before)) = self.asked.questions.front() else { return None };
         let path = next.as_str().strip_prefix(self.way.prefix.as_str())?;
-        (before.as_deref() != Some(path) && !page.entries.is_empty()).then(|| Some(path.to_owned()))
+        let advances = before.as_deref().is_none_or(|before| is_behind(path, before));
+        (advances && !page.entries.is_empty()).then(|| Some(path.to_owned()))
     }
 
     /// A small file.
@@ -452,5 +453,87 @@ async fn write_requests(mut writer: OwnedWriteHalf, mut queue: UnboundedReceiver
         if writer.write_all(&frames).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::SafePath;
+    use super::super::select::Selection;
+    use super::*;
+    use crate::plan::Connections;
+    use relay_chain::frames::{read_frame, write_message};
+    use relay_proto::chunk::{ChunkState, Trailer};
+    use relay_proto::file::{SentRange, Size, Timestamp};
+    use relay_proto::hop::Hello;
+    use relay_proto::route::Route;
+    use tokio::net::TcpListener;
+
+    /// Bytes of every file of the origin below, which it lists as one byte.
+    const REALLY: u64 = 3 * CHUNK_LEN;
+
+    async fn send_more_than_listed(listener: TcpListener) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_frame(&mut stream).await.unwrap();
+        write_message(&mut stream, &Hello { agent: "test/1".into() }).await.unwrap();
+        let chunks = ChunkRange::whole(REALLY);
+        let file = FileFacts {
+            size: Size::try_from(REALLY).unwrap(),
+            modified: Timestamp::new(1, 0).unwrap(),
+            entity_tag: "a".to_owned().try_into().unwrap(),
+            executable: false,
+        };
+        let range = Some(SentRange::from(chunks));
+        let head = Head { file: Some(file), range, ..Head::only(Status::PARTIAL, "") };
+        let trailer = Trailer { state: ChunkState::Good, hash: ChunkHash::ZERO }.encode();
+        while read_frame(&mut stream).await.is_ok() {
+            write_message(&mut stream, &head).await.unwrap();
+            for _ in chunks.first()..chunks.end() {
+                stream.write_all(&vec![0; CHUNK_LEN as usize]).await.unwrap();
+                stream.write_all(&trailer).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_larger_than_listed_takes_as_much_room_as_it_needs() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(send_more_than_listed(listener));
+        let place = tempfile::tempdir().unwrap();
+        let root = Arc::new(Directory::open(place.path(), true).unwrap());
+        let sifter = Sifter::new(Arc::clone(&root), Selection::of(&[], &[]).unwrap(), false);
+        let route = Route::parse(format!("d/\n{address}\n").as_bytes()).unwrap();
+        let way = Way { route, prefix: "d/".to_owned() };
+        let plan = TreePlan {
+            ways: vec![way.clone()],
+            target: place.path().to_owned(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            silence: Duration::from_secs(30),
+            deadline: None,
+            retry: crate::retry::RetryLimits::default(),
+            connections: Connections::Auto,
+            congestion: relay_chain::congestion::Congestion::SYSTEM,
+            checksum: false,
+        };
+        let (intake, received) = Intake::alone();
+        let (work, view) = (Work::new(), Arc::new(View::new(Reporter::silent())));
+        let item = |name: &str| Item {
+            path: SafePath::of(name, "d/").unwrap(),
+            size: 1,
+            modified: Timestamp::new(1, 0).unwrap(),
+            executable: false,
+            compare: false,
+            failed: 0,
+        };
+        let page = Page { entries: Vec::new(), next: None, unnameable: 0 };
+        work.listed(&page, None, vec![item("d/a"), item("d/b")], Vec::new());
+        let shared = Shared { plan, work, view, intake, sifter: Arc::new(Mutex::new(sifter)), root };
+        let (pipe, _) = Pipe::connect(&shared, &way, &Reporter::silent()).await.unwrap();
+        pipe.run().await.unwrap();
+        drop(shared);
+        let room: Vec<u64> = received.iter().map(|file| file.room.num_permits() as u64 * 1024).collect();
+        assert_eq!(room, [REALLY, REALLY]);
     }
 }

@@ -175,6 +175,14 @@ impl Saver {
 }
 
 impl Intake {
+    /// One from which nobody takes but the test that holds the other end.
+    #[cfg(test)]
+    pub fn alone() -> (Intake, Receiver<Received>) {
+        let (jobs, take) = channel();
+        let room = Arc::new(Semaphore::new(MAX_WAITING_KIB as usize));
+        (Intake { jobs, room, expected: Arc::default() }, take)
+    }
+
     /// Waits until there is room for a file of `size` bytes.
     ///
     /// # Errors

@@ -199,7 +199,7 @@ impl Sifter {
 }
 
 /// The order of a listing: depth first, and within a directory the byte order of names.
-fn is_behind(name: &str, other: &str) -> bool {
+pub(super) fn is_behind(name: &str, other: &str) -> bool {
     name.split('/').gt(other.split('/'))
 }
 

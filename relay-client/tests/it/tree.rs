@@ -348,6 +348,76 @@ fn a_listing_that_does_not_advance() {
     }
 }
 
+/// An origin that lists these pages, whatever each says of the next one, and has every file but `d/gone`.
+fn paging(pages: &'static [(Option<&'static str>, &'static [&'static str], Option<&'static str>)]) -> Origin {
+    Origin::start(move |mut visit| async move {
+        visit.hello().await;
+        while let Ok(frame) = read_frame(&mut visit.stream).await {
+            if frame.frame_type == FrameType::List {
+                let list: List = frame.decode().unwrap();
+                let after = list.after.as_ref().map(RequestedName::as_str);
+                let (_, names, next) = pages.iter().find(|page| page.0 == after).unwrap();
+                let entries: Vec<Entry> = names.iter().map(|name| file(name)).collect();
+                page(&mut visit, &entries, *next).await;
+            } else if let Asked::Get(name) = asked(&frame) {
+                match name.as_str() {
+                    "d/gone" => visit.head(&Head::only(Status::NOT_FOUND, "")).await,
+                    name => good(&mut visit, name).await,
+                }
+            }
+        }
+    })
+}
+
+fn saved(place: &Place) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(place.path("d"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_listing_that_changes_between_its_pages() {
+    // What is new in front of the cursor is not seen, what is gone is told, and what comes twice is fetched once.
+    let origin = paging(&[
+        (None, &["d/a", "d/gone", "d/m"], Some("d/m")),
+        (Some("d/m"), &["d/b", "d/m", "d/n"], Some("d/n")),
+        (Some("d/n"), &["d/z"], None),
+    ]);
+    let place = Place::new();
+    let ended = fetch(&place, &origin, &[]);
+    ended.check(10, "3 of 7 could not be fetched").check(10, "gone: 404");
+    assert_eq!(ended.stderr.matches("listed out of order").count(), 2, "{}", ended.stderr);
+    assert_eq!(saved(&place), ["a", "m", "n", "z"]);
+}
+
+#[test]
+fn a_listing_that_goes_round_is_asked_for_elsewhere() {
+    let whole = || paging(&[(None, &["d/a", "d/b"], Some("d/b")), (Some("d/b"), &["d/c", "d/e"], None)]);
+    // Each page of these says that another one follows, for ever.
+    let stuck = || paging(&[(None, &["d/a", "d/b"], Some("d/b")), (Some("d/b"), &["d/c"], Some("d/b"))]);
+    let round = || {
+        paging(&[
+            (None, &["d/a", "d/b"], Some("d/b")),
+            (Some("d/b"), &["d/c"], Some("d/a")),
+            (Some("d/a"), &["d/b"], Some("d/b")),
+        ])
+    };
+    for bad in [stuck(), round()] {
+        fetch(&Place::new(), &bad, &[]).check(9, "a listing that does not advance");
+    }
+    for bad in [stuck(), round()] {
+        let (place, good) = (Place::new(), whole());
+        let routes = format!("d/\n127.0.0.1:{}\nor\nd/\n127.0.0.1:{}\n", bad.port, good.port);
+        fs::write(place.path("routes.txt"), routes).unwrap();
+        // Nothing of the page that led nowhere counts, or it would be told as listed twice.
+        place.run(&["routes.txt", "--retries", "0"]).check(0, "going on by route 2").check(0, "4 fetched");
+        assert_eq!(saved(&place), ["a", "b", "c", "e"]);
+    }
+}
+
 #[test]
 fn listed_twice_or_out_of_order() {
     let origin = listing(vec![file("d/b"), file("d/b"), file("d/a"), file("d/c")], good);
