@@ -112,6 +112,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
         self.progress.clone()
     }
 
+    /// The head of the exchange that was prepared, as far as hyper has not been given it.
+    pub(super) fn head(&self) -> Bytes {
+        self.head.clone()
+    }
+
     /// An idle connection keeps no memory for bytes that may never come.
     pub(super) fn give_up_buffer(&mut self) {
         if self.pending.is_empty() {

@@ -149,7 +149,8 @@ async fn a_thousand_bodies_dribbled_through_the_proxy_get_408_while_others_see_n
     for number in 0..MANY {
         let framing = if number % 2 == 0 { "Content-Length: 1000000" } else { "Transfer-Encoding: chunked" };
         let mut client = server.connect().await;
-        client.send(format!("POST /a HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n")).await;
+        let fields = format!("Host: test\r\nAccept: application/json\r\n{framing}");
+        client.send(format!("POST /a HTTP/1.1\r\n{fields}\r\n\r\n")).await;
         slow.push(tokio::spawn(async move {
             // Goes on until the server has closed, which this side hears a little later than its answer.
             let (mut reading, mut writing) = client.stream.into_split();
@@ -170,8 +171,12 @@ async fn a_thousand_bodies_dribbled_through_the_proxy_get_408_while_others_see_n
     }
     for client in slow {
         let answer = timeout(PATIENCE, client).await.unwrap().unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("{\"status\":408,"), "{answer}");
     }
+    let lines = server.logged(MANY + 20).await;
+    let is_slow = |line: &&String| line.contains("\"POST /a HTTP/1.1\" 408 ");
+    assert_eq!(lines.iter().filter(is_slow).count(), MANY, "{:?}", lines.last());
     let mut timed_out = 0;
     for _ in 0..MANY + 20 {
         timed_out += usize::from(server.outcome().await.end == HttpEnd::RequestTimeout);

@@ -4,11 +4,12 @@ use super::{Next, Owner, TIMED_OUT};
 use crate::access_log::HttpAccess;
 use crate::http::body::{Body, FileParts};
 use crate::http::connect::{TunnelEnd, tunnel};
-use crate::http::head::Head;
+use crate::http::head::{Framing, Head};
 use crate::http::timer::{Stall, Timer};
 use crate::http::wire::{Progress, Wire, WireBody};
 use crate::http::{HttpConfig, HttpEnd, HttpOutcome, date, transfer};
 use crate::platform::send_file::as_socket;
+use bytes::BytesMut;
 use http::header::{CONNECTION, DATE, HeaderValue, REFERER, USER_AGENT};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -83,6 +84,8 @@ where
         can_send_files: as_socket(&wire.stream).is_some(),
         answer: Mutex::default(),
     };
+    // Only a request with a body can still turn out to be too late.
+    let asked = (head.framing != Framing::Length(0)).then(|| wire.head());
     // 1. hyper reads the request, a handler answers, hyper writes.
     let (mut wire, mut written) = exchange.drive(wire).await;
     // 2. A large file goes past hyper.
@@ -128,7 +131,11 @@ where
         Written::Refused => Next::Close { end: HttpEnd::BadRequest, lingers: true },
         Written::Failed => Next::Close { end: HttpEnd::Broken, lingers: false },
         Written::SendTimeout => Next::Close { end: HttpEnd::SendTimeout, lingers: false },
-        Written::BodyTimeout => Next::Refuse(TIMED_OUT),
+        Written::BodyTimeout => {
+            // What is refused is this request, not what has come of its body.
+            wire.pending = BytesMut::from(asked.unwrap_or_default());
+            Next::Refuse(TIMED_OUT)
+        }
     };
     (wire, next)
 }
