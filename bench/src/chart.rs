@@ -10,8 +10,10 @@ const LABELS: f64 = 190.0;
 const ROW: f64 = 30.0;
 const TOP: f64 = 54.0;
 const PLOT_HEIGHT: f64 = 300.0;
-const COLOURS: &[&str] =
-    &["#0b6e4f", "#c2571a", "#3a5fcd", "#8a2be2", "#7a6000", "#b0134e", "#4d4d4d", "#1f8a99"];
+const COLOURS: &[&str] = &[
+    "#0b6e4f", "#c2571a", "#3a5fcd", "#8a2be2", "#7a6000", "#b0134e", "#4d4d4d", "#1f8a99", "#d49a00",
+    "#7fb800",
+];
 
 /// One bar: its name and its values.
 pub type Bar = (String, Spread);
@@ -144,8 +146,16 @@ fn round_up(value: f64) -> f64 {
     steps.into_iter().map(|step| step * power).find(|&step| step >= value).unwrap_or(10.0 * power)
 }
 
-/// Lines over common axes; `x` values are placed by rank, so that 1, 4, 16, 64 stand evenly.
-pub fn lines(title: &str, x_unit: &str, y_unit: &str, scale: Scale, lines: &[Line]) -> String {
+/// Lines over common axes; `x` values are placed by rank, so that 1, 4, 16, 64 stand evenly, and written by `x_text`. A line's place
+/// in the list has its colour; one without points is not drawn.
+pub fn lines(
+    title: &str,
+    x_unit: &str,
+    x_text: fn(f64) -> String,
+    y_unit: &str,
+    scale: Scale,
+    lines: &[Line],
+) -> String {
     let mut places: Vec<f64> = lines.iter().flat_map(|(_, points)| points.iter().map(|p| p.0)).collect();
     places.sort_by(f64::total_cmp);
     places.dedup();
@@ -175,7 +185,7 @@ pub fn lines(title: &str, x_unit: &str, y_unit: &str, scale: Scale, lines: &[Lin
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
             at(x),
             bottom + 18.0,
-            number(x)
+            escape(&x_text(x))
         );
     }
     let _ = writeln!(
@@ -185,9 +195,18 @@ pub fn lines(title: &str, x_unit: &str, y_unit: &str, scale: Scale, lines: &[Lin
         bottom + 38.0,
         escape(x_unit)
     );
-    for (i, (name, points)) in lines.iter().enumerate() {
+    let drawn = lines.iter().enumerate().filter(|(_, (_, points))| !points.is_empty());
+    for (row, (i, (name, points))) in drawn.enumerate() {
         let path: Vec<String> = points.iter().map(|&(x, y)| format!("{:.1} {:.1}", at(x), up(y))).collect();
-        let (colour, y) = (colour(i), rows(i).mul_add(20.0, TOP + 10.0));
+        let (colour, y) = (colour(i), rows(row).mul_add(20.0, TOP + 10.0));
+        for &(x, y) in points {
+            let _ = writeln!(
+                svg,
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"{colour}\"/>",
+                at(x),
+                up(y)
+            );
+        }
         let _ = write!(
             svg,
             "<path d=\"M{}\" stroke=\"{colour}\" stroke-width=\"2\" fill=\"none\"/>\n\
@@ -221,7 +240,8 @@ fn rows(count: usize) -> f64 {
     count as f64
 }
 
-fn number(value: f64) -> String {
+/// A number with as many digits as a reader can use.
+pub fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 || v.fract() == 0.0 => format!("{value:.0}"),
         v if v >= 1.0 => format!("{value:.1}"),
@@ -243,8 +263,12 @@ mod tests {
         let svg = bars("a < b", "MB/s", &[("one".into(), spread(10.0)), ("two & more".into(), spread(20.0))]);
         assert_eq!(svg.matches("<rect x=").count(), 2);
         assert!(svg.contains("a &lt; b") && svg.contains("two &amp; more") && svg.ends_with("</svg>\n"));
-        let svg = lines("t", "relays", "MB/s", Scale::Even, &[("one".into(), vec![(0.0, 5.0), (10.0, 1.0)])]);
-        assert!(svg.contains("M70.0 54.0L550.0 294.0"), "{svg}");
+        let svg = {
+            let with = ("one".into(), vec![(0.0, 5.0), (10.0, 1.0)]);
+            lines("t", "relays", number, "MB/s", Scale::Even, &[("none".into(), vec![]), with])
+        };
+        assert!(svg.contains("M70.0 54.0L550.0 294.0") && svg.contains(COLOURS[1]), "{svg}");
+        assert!(!svg.contains("none</text>"), "{svg}");
     }
 
     #[test]

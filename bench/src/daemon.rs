@@ -80,14 +80,15 @@ impl Daemon {
         self.child.id()
     }
 
-    /// CPU time so far of the process, of its children and of those it waited for, in clock ticks of 10 ms.
+    /// CPU time so far of the process and of its children, and, in clock ticks of 10 ms, of those that it waited for.
     pub fn cpu(&self) -> Result<Duration> {
-        let mut ticks = 0;
+        let (mut time, mut ticks) = (Duration::ZERO, 0);
         for pid in family(self.pid())? {
             // A child that has just ended is in the figures of its parent.
-            ticks += Stat::read(pid).map(|s| s.ticks).unwrap_or(0);
+            time += platform::cpu_time(pid).unwrap_or_default();
+            ticks += Stat::read(pid).map_or(0, |s| s.waited_for);
         }
-        Ok(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?)
+        Ok(time + Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?)
     }
 
     /// Memory of the process and of its children.
@@ -171,13 +172,16 @@ pub fn settle(daemons: &[&Daemon]) -> Result<()> {
     while Instant::now() < until {
         thread::sleep(Duration::from_millis(30));
         let now = total()?;
-        if now == before {
+        if now.saturating_sub(before) < AT_REST {
             break;
         }
         before = now;
     }
     Ok(())
 }
+
+/// CPU time in 30 ms of processes that have nothing to do but timers.
+const AT_REST: Duration = Duration::from_millis(1);
 
 /// CPU time that the whole machine spent working since it started.
 pub fn machine_busy() -> Result<Duration> {
@@ -240,7 +244,8 @@ fn listens(pid: u32, port: u16) -> bool {
 
 struct Stat {
     parent: u32,
-    ticks: u64,
+    /// Ticks of children that have ended.
+    waited_for: u64,
 }
 
 impl Stat {
@@ -250,8 +255,7 @@ impl Stat {
         let (_, rest) = text.rsplit_once(") ")?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let number = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok());
-        let ticks = number(11)? + number(12)? + number(13)? + number(14)?;
-        Some(Stat { parent: u32::try_from(number(1)?).ok()?, ticks })
+        Some(Stat { parent: u32::try_from(number(1)?).ok()?, waited_for: number(13)? + number(14)? })
     }
 }
 

@@ -153,8 +153,9 @@ fn start(pipeline: &[Invocation]) -> Result<Vec<Child>> {
             _ if i + 1 < pipeline.len() => Stdio::piped(),
             _ => Stdio::null(),
         });
-        // A client whose links are gone would try again for long.
-        platform::end_with_parent(&mut command);
+        if invocation.ends_with_bench {
+            platform::end_with_parent(&mut command);
+        }
         let mut child =
             command.spawn().with_context(|| format!("cannot start {}", invocation.program.display()))?;
         previous = child.stdout.take().map(Stdio::from);

@@ -45,12 +45,21 @@ pub enum Variant {
 }
 
 impl Variant {
+    /// How a chain of so many relays is called: without any, those of web servers are the same.
+    pub fn name_with(self, relays: usize) -> &'static str {
+        match (self, relays) {
+            (Variant::Haproxy | Variant::NginxStream | Variant::Socat, 0) => "nginx, curl",
+            (Variant::HaproxyB3sum, 0) => "nginx, curl, b3sum",
+            _ => self.name(),
+        }
+    }
+
     /// How tables and charts call it.
     pub fn name(self) -> &'static str {
         match self {
             Variant::Relay => "this project",
             Variant::Bound => "bound",
-            Variant::BareRelays => "this project over bare splice loops",
+            Variant::BareRelays => "this project, bare relays",
             Variant::BoundUnhashed => "bound, unhashed",
             Variant::Haproxy => "HAProxy, curl",
             Variant::HaproxyB3sum => "HAProxy, curl, b3sum",
@@ -111,6 +120,8 @@ pub struct Invocation {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
+    /// Whether it must end when this process is killed.
+    pub ends_with_bench: bool,
     /// The file that its standard output goes to; nowhere, or into the next program, without one.
     pub stdout: Option<PathBuf>,
 }
@@ -121,6 +132,7 @@ impl Invocation {
         Invocation {
             program,
             arguments: arguments.iter().map(|a| a.as_ref().to_owned()).collect(),
+            ends_with_bench: false,
             stdout: None,
         }
     }
@@ -359,7 +371,7 @@ fn bound_sink(entry: SocketAddr, out: &Path, hash: bool) -> Result<Invocation> {
 
 fn curl(entry: SocketAddr, name: &str, out: &Path) -> Result<Invocation> {
     let url = format!("http://{entry}/{name}");
-    Ok(Invocation::new(installed("curl")?, &[&"-sS", &"--fail", &"-o", &out, &url]))
+    Ok(Invocation::new(installed("curl")?, &[&"-sS", &"--fail", &"-m", &"300", &"-o", &out, &url]))
 }
 
 fn aria2(entry: SocketAddr, name: &str, out: &Path) -> Result<Invocation> {

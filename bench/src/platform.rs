@@ -1,7 +1,7 @@
 //! The kernel's calls that no safe wrapper offers. The only unsafe code of the bench is in here.
 #![allow(
     unsafe_code,
-    reason = "wait4, pre_exec, unshare and the TUN ioctl have no safe form; each block says why it is sound"
+    reason = "wait4, CPU clocks of others, pre_exec, unshare and the TUN ioctl have no safe form; each block says why it is sound"
 )]
 
 use std::fs::File;
@@ -41,6 +41,21 @@ pub fn wait_with_usage(child: &Child) -> io::Result<Usage> {
     }
     let peak_kib = u64::try_from(used.ru_maxrss).unwrap_or(0);
     Ok(Usage { cpu: time_of(used.ru_utime) + time_of(used.ru_stime), peak_kib, success: status == 0 })
+}
+
+/// CPU time so far of a process's threads, those that have ended included; none when it has ended.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    let pid = libc::pid_t::try_from(pid).ok()?;
+    // SAFETY: the pointer is to a live local of the right type, which the call fills and does not keep.
+    if unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) } != 0 {
+        return None;
+    }
+    // SAFETY: the same.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
 }
 
 fn time_of(time: libc::timeval) -> Duration {

@@ -63,6 +63,8 @@ impl Site {
     /// Lets a program run here.
     pub fn enclose(&self, invocation: &mut Invocation) {
         if let Some(namespace) = &self.namespace {
+            // Its links go with this process, and without them it would try again for long.
+            invocation.ends_with_bench = true;
             let program = std::mem::replace(&mut invocation.program, "nsenter".into());
             invocation.arguments.splice(0..0, [net(namespace), program.into_os_string()]);
         }
