@@ -280,6 +280,27 @@ fn several_connections_share_one_route() {
     assert_eq!(proxy.seen().len(), 5);
 }
 
+/// Another file gets its name, or it is written anew: what arrives is one version, never a mixture.
+#[test]
+fn a_file_that_is_replaced_while_several_connections_fetch_it() {
+    let world = World::new();
+    let origin = world.origin();
+    for is_renamed in [true, false] {
+        let old = world.offer("myfile", some_chunks(40));
+        let proxy = FaultProxy::start(origin.address(), Plan::down(1_500_000, Fault::Stall));
+        let client = world.start_client(&["--get", "myfile", "--via", &proxy.hop(), "--connections", "4"]);
+        proxy.wait_for("four stalls", |seen| seen.iter().filter(|one| one.stalled).count() == 4);
+        let new = world.offer("other", some_chunks(31));
+        let (from, to) = (world.served().join("other"), world.served().join("myfile"));
+        if is_renamed { fs::rename(from, to) } else { fs::write(to, &new) }.expect("replaced");
+        proxy.resume();
+        let finished = client.finish();
+        let saved = fs::read(world.saved().join("myfile")).unwrap_or_default();
+        world.check_saved(&finished, "myfile", if is_renamed && saved == old { &old } else { &new });
+        world.clear_saved();
+    }
+}
+
 #[test]
 fn connections_are_added_on_a_long_path() {
     let world = World::new();

@@ -218,7 +218,7 @@ impl<'s> Connections<'s> {
             return Err(failure);
         }
         if may_change(&failure) {
-            self.try_later(slot, failure, others)
+            self.try_later(&slot, failure, others)
         } else {
             self.drop_route(route, failure)
         }
@@ -228,7 +228,7 @@ impl<'s> Connections<'s> {
     ///
     /// # Errors
     /// Why the attempt cannot go on.
-    fn try_later(&mut self, slot: Slot, failure: Failure, others: usize) -> Result<(), Failure> {
+    fn try_later(&mut self, slot: &Slot, failure: Failure, others: usize) -> Result<(), Failure> {
         let route = slot.route;
         let failed = if self.brought(route) > slot.before { 0 } else { slot.failed };
         // A version of another size is not waited for: the next attempt finds out which size is right.
