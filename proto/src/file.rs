@@ -229,6 +229,9 @@ pub struct Entry {
     /// Whether its owner may execute it; never for a directory.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub executable: bool,
+    /// Whether it is a link to a directory, which a recursive listing does not enter; never for a file.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub linked: bool,
 }
 
 /// What an entry is.

@@ -160,6 +160,7 @@ mod tests {
             size: Size::try_from(1536).unwrap(),
             modified: Timestamp::new(seconds, 0).unwrap(),
             executable: false,
+            linked: false,
         }
     }
 

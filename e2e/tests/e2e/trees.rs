@@ -313,6 +313,39 @@ fn names_that_cannot_be_offered_are_counted() {
 }
 
 #[test]
+fn a_linked_directory_is_named_and_left_out() {
+    let world = World::new();
+    world.offer("t/real/x", 10);
+    world.offer("t/y", 10);
+    for (to, name) in [("real", "t/linked"), ("..", "t/real/circle"), ("y", "t/to a file")] {
+        symlink(to, world.served().join(name)).expect("a link");
+    }
+    let nodes = world.chain(1);
+    let finished = world.fetch("t/", &hops(&nodes), &["--json"]);
+    check_ended(&finished, 10);
+    assert_eq!(paths(&finished, "file_failed"), ["linked", "real/circle"]);
+    assert!(finished.stdout_text().contains("a link to a directory"), "{}", finished.stdout_text());
+    assert_eq!(names_in(&world.saved().join("t")), ["real", "to a file", "y"]);
+    assert_eq!(names_in(&world.saved().join("t/real")), ["x"]);
+    // Who knows of them does not want to be told, or fetches what they lead to.
+    check_ended(&world.fetch("t/", &hops(&nodes), &["--exclude", "linked", "--exclude", "circle"]), 0);
+    check_ended(&world.fetch("t/linked/", &hops(&nodes), &["-o", "linked"]), 10);
+    assert_eq!(names_in(&world.saved().join("linked")), ["x"]);
+}
+
+#[test]
+fn a_directory_of_several_pages_comes_whole() {
+    let world = World::new();
+    // The first page ends within a directory.
+    for number in 0..1_300 {
+        world.offer(&format!("t/many/{number:04}"), number % 7);
+        world.offer(&format!("t/{number:04}"), number % 5);
+    }
+    check_ended(&world.fetch("t/", &hops(&world.chain(1)), &["--quiet"]), 0);
+    check_same(&world.served().join("t"), &world.saved().join("t"));
+}
+
+#[test]
 fn a_broken_chain_is_tried_again_with_what_is_missing() {
     let world = World::new();
     offer_tree(&world);

@@ -117,6 +117,9 @@ impl Sifter {
         if !wanted {
             return;
         }
+        if entry.linked {
+            return bad("it is a link to a directory, which is not followed; fetch it by its own name, or leave it out with --exclude".to_owned());
+        }
         if self.cases.collides(&path) && !self.tells_cases_apart() {
             return bad("another name differs from it only in case, and the file system here does not tell them apart".to_owned());
         }
@@ -250,6 +253,7 @@ mod tests {
                 size: Size::try_from(*size).unwrap(),
                 modified: Timestamp::new(77, 5).unwrap(),
                 executable: false,
+                linked: false,
             });
             self.sifter.sift(&Page { entries: entries.collect(), next: None, unnameable: 0 }, "d/")
         }

@@ -24,6 +24,7 @@ fn entry(name: &str, kind: EntryKind, size: u64) -> Entry {
         size: Size::try_from(size).unwrap(),
         modified: Timestamp::new(TIME, 0).unwrap(),
         executable: false,
+        linked: false,
     }
 }
 

@@ -320,6 +320,7 @@ fn entry_of(entry: ListEntry) -> Option<Entry> {
         size: Size::try_from(entry.size).unwrap_or_default(),
         modified: timestamp(entry.modified),
         executable: entry.executable,
+        linked: entry.linked,
     })
 }
 

@@ -48,6 +48,8 @@ pub struct ListEntry {
     pub modified: (i64, u32),
     /// Whether anybody may execute the file; false for a directory.
     pub executable: bool,
+    /// Whether it is a link to a directory, which is not entered.
+    pub linked: bool,
 }
 
 /// What a listed name is.
@@ -174,6 +176,7 @@ impl Walk<'_> {
             size: if metadata.is_dir() { 0 } else { meta.size },
             modified: meta.modified,
             executable: metadata.is_file() && meta.executable,
+            linked: metadata.is_dir() && kind == NameKind::Link,
         };
         Ok((metadata.is_dir() || metadata.is_file()).then_some(entry))
     }
