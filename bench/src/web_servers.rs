@@ -1,5 +1,5 @@
 //! Web servers and caching proxies to measure: this project's HTTP face, nginx and Squid, each on loopback with an access
-//! log that is written line by line.
+//! log that is written as its requests come.
 
 use std::fs;
 use std::net::SocketAddr;

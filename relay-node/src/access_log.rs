@@ -1,8 +1,9 @@
 //! The access log: one line a request, for people and programs that read such lines since decades.
 //!
 //! What a peer sent stands between quotes and with every special byte escaped, so that no peer can forge a line or
-//! reach a terminal. Lines are written at once; a writer that may block belongs behind a thread of its own
-//! ([`AccessLog::daily`] has one). A line that cannot be written is lost, never the answer.
+//! reach a terminal. Lines are written as soon as the thread has done what is ready to be done, those that came meanwhile
+//! in one go: so a busy node makes few writes, and no request waits for another's line. A writer that may block belongs
+//! behind a thread of its own ([`AccessLog::daily`] has one). A line that cannot be written is lost, never the answer.
 
 use crate::http::date;
 use serde::Serialize;
@@ -11,11 +12,18 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 /// The most bytes of one field of a peer's that a line takes.
 const MAX_FIELD: usize = 2_048;
+
+/// In bytes; when as much waits, who comes next writes it and waits for that.
+const MOST_PENDING: usize = 64 * 1024;
+
+/// How many writes may wait for the disk, each of at most [`MOST_PENDING`] bytes and a line.
+const MOST_WRITES: usize = 2_048;
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,9 +38,22 @@ pub enum AccessFormat {
 /// Where lines go.
 pub struct AccessLog {
     format: AccessFormat,
-    out: Option<Mutex<Box<dyn Write + Send>>>,
+    lines: Option<Arc<Lines>>,
     /// Writes the last lines when the log is dropped.
-    _writer: Option<tracing_appender::non_blocking::WorkerGuard>,
+    _writer: Option<WorkerGuard>,
+}
+
+/// Lines on their way.
+struct Lines {
+    pending: Mutex<Pending>,
+    out: Mutex<Box<dyn Write + Send>>,
+}
+
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    /// A task is about to write.
+    is_awaited: bool,
 }
 
 /// One answered request of the HTTP face.
@@ -66,12 +87,12 @@ impl AccessLog {
     /// Writes nothing.
     #[must_use]
     pub fn off() -> Self {
-        Self { format: AccessFormat::default(), out: None, _writer: None }
+        Self { format: AccessFormat::default(), lines: None, _writer: None }
     }
 
-    /// Writes to `out`, in the calling task.
+    /// Writes to `out`, in a task of the runtime, or at once where there is none.
     pub fn new(format: AccessFormat, out: impl Write + Send + 'static) -> Self {
-        Self { format, out: Some(Mutex::new(Box::new(out))), _writer: None }
+        Self { format, lines: Some(Lines::new(out)), _writer: None }
     }
 
     /// Writes to files named `access.DATE.log` in a directory, a new one each day (UTC), from a thread of its own.
@@ -85,34 +106,81 @@ impl AccessLog {
             .filename_prefix("access")
             .filename_suffix("log")
             .build(directory)?;
-        let (out, writer) = tracing_appender::non_blocking(file);
-        Ok(Self { format, out: Some(Mutex::new(Box::new(out))), _writer: Some(writer) })
+        let (out, writer) = NonBlockingBuilder::default().buffered_lines_limit(MOST_WRITES).finish(file);
+        Ok(Self { format, lines: Some(Lines::new(out)), _writer: Some(writer) })
     }
 
     /// Whether lines go anywhere.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.out.is_some()
+        self.lines.is_some()
     }
 
     /// Writes the line of one request.
     pub fn http(&self, access: &HttpAccess<'_>) {
-        if self.is_on() {
-            self.line(match self.format {
+        if let Some(lines) = &self.lines {
+            lines.add(&match self.format {
                 AccessFormat::Combined => access.combined(),
                 AccessFormat::Json => access.json(),
             });
         }
     }
+}
 
-    fn line(&self, mut line: String) {
-        line.push('\n');
-        if let Some(out) = &self.out {
-            let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-            // Nobody could be told about a log that cannot be written.
-            let _ = out.write_all(line.as_bytes());
+impl Drop for AccessLog {
+    /// The runtime may have ended before the last lines were written.
+    fn drop(&mut self) {
+        if let Some(lines) = &self.lines {
+            lines.write();
         }
     }
+}
+
+impl Lines {
+    fn new(out: impl Write + Send + 'static) -> Arc<Self> {
+        Arc::new(Self { pending: Mutex::default(), out: Mutex::new(Box::new(out)) })
+    }
+
+    fn add(self: &Arc<Self>, line: &str) {
+        let mut pending = lock(&self.pending);
+        pending.bytes.extend_from_slice(line.as_bytes());
+        pending.bytes.push(b'\n');
+        let is_first = !std::mem::replace(&mut pending.is_awaited, true);
+        let is_full = pending.bytes.len() >= MOST_PENDING;
+        drop(pending);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if is_first => drop(runtime.spawn(Arc::clone(self).write_soon())),
+            Ok(_) if !is_full => {}
+            _ => drop(self.write()),
+        }
+    }
+
+    async fn write_soon(self: Arc<Self>) {
+        loop {
+            // Whatever else is ready comes first, and may have lines of its own.
+            tokio::task::yield_now().await;
+            if !self.write() {
+                return;
+            }
+        }
+    }
+
+    /// Writes what is pending; returns whether more has come meanwhile.
+    fn write(&self) -> bool {
+        let mut out = lock(&self.out);
+        let bytes = std::mem::take(&mut lock(&self.pending).bytes);
+        if !bytes.is_empty() {
+            // Nobody could be told about a log that cannot be written.
+            let _ = out.write_all(&bytes);
+        }
+        let mut pending = lock(&self.pending);
+        pending.is_awaited = !pending.bytes.is_empty();
+        pending.is_awaited
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for AccessLog {
@@ -229,9 +297,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc;
 
-    struct Lines(mpsc::Sender<Vec<u8>>);
+    struct Writes(mpsc::Sender<Vec<u8>>);
 
-    impl Write for Lines {
+    impl Write for Writes {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.send(bytes.to_vec()).map_err(std::io::Error::other)?;
             Ok(bytes.len())
@@ -260,7 +328,7 @@ mod tests {
 
     fn check(format: AccessFormat, access: &HttpAccess<'_>, expected: &str) {
         let (sender, lines) = mpsc::channel();
-        AccessLog::new(format, Lines(sender)).http(access);
+        AccessLog::new(format, Writes(sender)).http(access);
         assert_eq!(String::from_utf8(lines.recv().unwrap()).unwrap(), expected);
     }
 
@@ -293,6 +361,37 @@ mod tests {
         let agent = vec![b'a'; 100_000];
         let long = HttpAccess { user_agent: Some(&agent), ..access() };
         assert!(long.combined().len() < MAX_FIELD + 200);
+    }
+
+    #[tokio::test]
+    async fn lines_that_come_together_are_one_write() {
+        let (sender, writes) = mpsc::channel();
+        let log = AccessLog::new(AccessFormat::Combined, Writes(sender));
+        let line = format!("{}\n", access().combined());
+        log.http(&access());
+        log.http(&access());
+        assert_eq!(writes.try_recv(), Err(mpsc::TryRecvError::Empty));
+        for _ in 0..2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(writes.try_recv(), Ok(line.repeat(2).into_bytes()));
+        // Nor are those lost for which no turn comes any more.
+        log.http(&access());
+        drop(log);
+        assert_eq!(writes.try_recv(), Ok(line.into_bytes()));
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded() {
+        let (sender, writes) = mpsc::channel();
+        let log = AccessLog::new(AccessFormat::Combined, Writes(sender));
+        let line = access().combined().len() + 1;
+        for _ in 0..MOST_PENDING / line {
+            log.http(&access());
+        }
+        assert_eq!(writes.try_recv(), Err(mpsc::TryRecvError::Empty));
+        log.http(&access());
+        assert_eq!(writes.try_recv().map(|written| written.len()), Ok((MOST_PENDING / line + 1) * line));
     }
 
     #[test]
