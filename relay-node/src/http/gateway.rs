@@ -9,6 +9,7 @@ mod download;
 mod sessions;
 
 use super::body::{Body, Stream, nothing};
+use super::byteranges::content_range;
 use super::cache::{Asked, Cache, Fetch, FetchError, Key};
 use super::conditional::{self, Tag, Validators, Verdict};
 use super::date;
@@ -210,7 +211,7 @@ impl Wish {
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
         let fields = answer.headers_mut();
         fields.insert(CONTENT_LENGTH, (part.end - part.start).into());
-        put(fields, format!("bytes {}-{}/{}", part.start, part.end - 1, facts.size.bytes()));
+        put(fields, content_range(&part, facts.size.bytes()));
         *answer.body_mut() = self.body(asking, part)?;
         Ok(answer)
     }
@@ -252,7 +253,7 @@ fn early_answer(fields: &HeaderMap, facts: &FileFacts) -> Option<Response<Stream
     None
 }
 
-/// One range is cut; several are answered with the whole, as RFC 9110, 14.2, allows.
+/// One range is cut; several are answered with the whole, as RFC 9110, 14.2, allows. (From a cache they come as asked for.)
 fn wanted_part(fields: &HeaderMap, facts: &FileFacts) -> Result<Option<Range<u64>>, FetchError> {
     let last_modified = date::last_modified(facts.modified.seconds(), SystemTime::now());
     let validators = Validators { entity_tag: Some(Tag::strong(facts.entity_tag.as_str())), last_modified };

@@ -8,6 +8,7 @@
 //! a chain ([`gateway`]). Only the document root opens files that are served. No answer may hold an inner detail, and no wait may be without a limit.
 
 mod body;
+mod byteranges;
 pub mod cache;
 mod conditional;
 pub mod connect;

@@ -1,6 +1,7 @@
 //! GET and HEAD of the document root.
 
 use super::body::{Body, FileParts, Part, read_piece};
+use super::byteranges::{Multipart, content_range};
 use super::conditional::{self, Tag, Validators, Verdict};
 use super::error_page::{self, Form};
 use super::range::{self, Wanted};
@@ -164,34 +165,14 @@ fn partial(
             VecDeque::from([file_part(range)])
         }
         ranges => {
-            fields.insert(CONTENT_TYPE, header(format!("multipart/byteranges; boundary={tag}"))?);
-            multipart(ranges, size, &content_type, tag)
+            // The tag is made of the time of the file's last change, so no file can hold its own.
+            let multipart = Multipart { size, content_type: Some(&content_type), boundary: tag };
+            fields.insert(CONTENT_TYPE, header(multipart.media_type())?);
+            multipart.parts(ranges, file_part)
         }
     };
     fields.insert(CONTENT_LENGTH, parts.iter().map(Part::length).sum::<u64>().into());
     Ok((response, parts))
-}
-
-/// The boundary is the file's entity tag: made of the time of the file's last change, so no file can hold its own.
-fn multipart(ranges: &[Range<u64>], size: u64, content_type: &HeaderValue, boundary: &str) -> VecDeque<Part> {
-    let content_type = content_type.to_str().unwrap_or_default();
-    let mut parts = VecDeque::with_capacity(2 * ranges.len() + 1);
-    let mut line_end = "";
-    for range in ranges {
-        let head = format!(
-            "{line_end}--{boundary}\r\nContent-Type: {content_type}\r\nContent-Range: {}\r\n\r\n",
-            content_range(range, size)
-        );
-        parts.push_back(Part::Bytes(head.into()));
-        parts.push_back(file_part(range));
-        line_end = "\r\n";
-    }
-    parts.push_back(Part::Bytes(format!("\r\n--{boundary}--\r\n").into()));
-    parts
-}
-
-fn content_range(range: &Range<u64>, size: u64) -> String {
-    format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))
 }
 
 fn file_part(range: &Range<u64>) -> Part {

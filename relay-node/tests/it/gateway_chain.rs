@@ -1,5 +1,6 @@
 //! A browser's download through a chain of real nodes.
 
+use super::cache_ranges::assert_parts;
 use super::proxy_front::Setup;
 use super::raw_http::{connect, get, request};
 use relay_proto::route::Route;
@@ -73,6 +74,12 @@ fn a_file_comes_through_the_chain_whole_and_in_parts() {
                 "{range}"
             );
             assert!(answer.body == chain.body[part], "{range}");
+        }
+        let several = get(front.address, "/file.bin", &["Range: bytes=1048575-1048576,-2"]);
+        if cache {
+            assert_parts(&several, &chain.body, &[1_048_575..1_048_577, 2_499_998..2_500_000]);
+        } else {
+            assert!(several.status == 200 && several.body == chain.body);
         }
         let beyond = get(front.address, "/file.bin", &["Range: bytes=2500000-"]);
         assert_eq!((beyond.status, beyond.field("content-range").as_deref()), (416, Some("bytes */2500000")));

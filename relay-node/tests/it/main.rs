@@ -8,6 +8,7 @@
 
 mod cache_disk;
 mod cache_kill;
+mod cache_ranges;
 mod cache_rules;
 mod cache_shared_fetch;
 mod gateway_chain;

@@ -115,6 +115,13 @@ impl Front {
         self.clock.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
     }
 
+    /// Ends it once everything that it stores is on the disk.
+    pub fn drop_stored(self) {
+        if let Some(runtime) = &self.runtime {
+            runtime.block_on(self.cache().settled());
+        }
+    }
+
     pub fn cache(&self) -> &Cache {
         self.cache.as_deref().expect("a cache")
     }

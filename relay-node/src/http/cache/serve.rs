@@ -5,14 +5,15 @@ use super::growing::{Follower, Growing};
 use super::status::Told;
 use super::{BoxError, Stream};
 use crate::http::body::{Body, FileParts, Part};
+use crate::http::byteranges::{Multipart, content_range};
 use crate::http::conditional::{self, Tag, Validators, Verdict};
 use crate::http::date;
 use crate::http::range::{self, Wanted};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{
-    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED, RANGE,
+    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderName,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -28,8 +29,12 @@ pub fn stored(asked: &Parts, entry: &Entry, now: SystemTime, told: Told) -> Resp
     let head = entry.head();
     let plan = plan(asked, head, Some(head.length));
     let mut answer = begin(head, &plan, Some(head.length), now, told);
-    if let Some(range) = plan.sent(asked, head.length) {
-        *answer.body_mut() = stored_body(entry, range);
+    match &plan {
+        _ if asked.method == Method::HEAD => {}
+        Plan::Whole => *answer.body_mut() = stored_body(entry, 0..head.length),
+        Plan::Part(range) => *answer.body_mut() = stored_body(entry, range.clone()),
+        Plan::Parts(ranges) => put_parts(&mut answer, entry, ranges),
+        Plan::NotModified | Plan::NotSatisfiable => {}
     }
     answer
 }
@@ -43,10 +48,14 @@ pub fn growing(
     told: Told,
 ) -> Option<Response<Body>> {
     let length = growing.length();
-    let plan = plan(asked, growing.head(), length);
+    let plan = match plan(asked, growing.head(), length) {
+        // A follower reads onward only.
+        Plan::Parts(_) => Plan::Whole,
+        plan => plan,
+    };
     let mut answer = begin(growing.head(), &plan, length, now, told);
     let follower = match &plan {
-        Plan::Whole => follower.or_else(|| growing.follow(None))?,
+        Plan::Whole | Plan::Parts(_) => follower.or_else(|| growing.follow(None))?,
         Plan::Part(range) => growing.follow(Some(range.clone()))?,
         Plan::NotModified | Plan::NotSatisfiable => return Some(answer),
     };
@@ -67,6 +76,8 @@ pub fn passed(mut answer: Response<Stream>, told: Told) -> Response<Body> {
 enum Plan {
     Whole,
     Part(Range<u64>),
+    /// At least two.
+    Parts(Vec<Range<u64>>),
     NotModified,
     NotSatisfiable,
 }
@@ -75,18 +86,9 @@ impl Plan {
     fn status(&self, stored: StatusCode) -> StatusCode {
         match self {
             Self::Whole => stored,
-            Self::Part(_) => StatusCode::PARTIAL_CONTENT,
+            Self::Part(_) | Self::Parts(_) => StatusCode::PARTIAL_CONTENT,
             Self::NotModified => StatusCode::NOT_MODIFIED,
             Self::NotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
-        }
-    }
-
-    fn sent(&self, asked: &Parts, length: u64) -> Option<Range<u64>> {
-        match self {
-            _ if asked.method == Method::HEAD => None,
-            Self::Whole => Some(0..length),
-            Self::Part(range) => Some(range.clone()),
-            Self::NotModified | Self::NotSatisfiable => None,
         }
     }
 }
@@ -121,13 +123,12 @@ fn validators(stored: &HeaderMap) -> Validators<'_> {
     }
 }
 
-/// One range is cut; several are answered with the whole, as RFC 9110 §14.2 allows.
 fn cut(asked: &HeaderMap, length: u64) -> Plan {
     match range::wanted(asked, length) {
         Wanted::Whole => Plan::Whole,
         Wanted::Parts(parts) => match parts.as_slice() {
             [part] => Plan::Part(part.clone()),
-            _ => Plan::Whole,
+            _ => Plan::Parts(parts),
         },
         Wanted::Unsatisfiable => Plan::NotSatisfiable,
     }
@@ -150,22 +151,24 @@ fn begin(head: &Head, plan: &Plan, length: Option<u64>, now: SystemTime, told: T
         }
         Plan::Part(range) => {
             fields.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-            put(fields, format!("bytes {}-{}/{}", range.start, range.end - 1, length.unwrap_or(range.end)));
+            put(fields, CONTENT_RANGE, content_range(range, length.unwrap_or(range.end)));
         }
+        // Who has the body says how long that is.
+        Plan::Parts(_) => {}
         Plan::NotModified => leave_what_a_304_needs(fields),
         Plan::NotSatisfiable => {
             leave_what_a_304_needs(fields);
             fields.insert(CONTENT_LENGTH, HeaderValue::from(0));
-            put(fields, format!("bytes */{}", length.unwrap_or(0)));
+            put(fields, CONTENT_RANGE, format!("bytes */{}", length.unwrap_or(0)));
         }
     }
     told.lives(head.rules.seconds_to_live(now)).add_to(fields);
     answer
 }
 
-fn put(fields: &mut HeaderMap, range: String) {
-    if let Ok(range) = HeaderValue::try_from(range) {
-        fields.insert(CONTENT_RANGE, range);
+fn put(fields: &mut HeaderMap, name: HeaderName, text: String) {
+    if let Ok(value) = HeaderValue::try_from(text) {
+        fields.insert(name, value);
     }
 }
 
@@ -178,17 +181,49 @@ fn leave_what_a_304_needs(fields: &mut HeaderMap) {
     }
 }
 
+/// RFC 9110 §15.3.7.2.
+fn put_parts(answer: &mut Response<Body>, entry: &Entry, ranges: &[Range<u64>]) {
+    // No body can hold a hash of its own.
+    let boundary = entry.hash().to_hex();
+    let content_type = entry.head().fields.get(CONTENT_TYPE);
+    let multipart = Multipart { size: entry.head().length, content_type, boundary: &boundary };
+    let parts = multipart.parts(ranges, |range| stretch(entry, range));
+    put(answer.headers_mut(), CONTENT_TYPE, multipart.media_type());
+    let length: u64 = parts.iter().map(Part::length).sum();
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    *answer.body_mut() = match entry.in_file() {
+        Some(_) => file_body(entry, parts),
+        None => Body::Full(together(&parts)),
+    };
+}
+
 /// What is in memory is handed over, and of what is in a file the place: that goes to the client within the kernel.
 fn stored_body(entry: &Entry, range: Range<u64>) -> Body {
-    if let Some(bytes) = entry.in_memory() {
-        let whole = 0..bytes.len();
-        let part = usize::try_from(range.start).unwrap_or(whole.end).min(whole.end)
-            ..usize::try_from(range.end).unwrap_or(whole.end).min(whole.end);
-        return Body::Full(bytes.slice(part));
+    match stretch(entry, &range) {
+        Part::Bytes(bytes) => Body::Full(bytes),
+        part => file_body(entry, VecDeque::from([part])),
     }
+}
+
+fn stretch(entry: &Entry, range: &Range<u64>) -> Part {
+    let Some(bytes) = entry.in_memory() else {
+        return Part::File { offset: range.start, length: range.end - range.start };
+    };
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+    Part::Bytes(bytes.slice(place(range.start)..place(range.end)))
+}
+
+fn file_body(entry: &Entry, parts: VecDeque<Part>) -> Body {
     let Some((file, seals)) = entry.in_file() else { return Body::Empty };
-    let part = Part::File { offset: range.start, length: range.end - range.start };
-    Body::File(FileParts { file: Arc::clone(file), parts: VecDeque::from([part]), seals: seals.cloned() })
+    Body::File(FileParts { file: Arc::clone(file), parts, seals: seals.cloned() })
+}
+
+fn together(parts: &VecDeque<Part>) -> Bytes {
+    let bytes = parts.iter().filter_map(|part| match part {
+        Part::Bytes(bytes) => Some(bytes.as_ref()),
+        Part::File { .. } => None,
+    });
+    bytes.collect::<Vec<_>>().concat().into()
 }
 
 fn following(follower: Follower) -> Stream {
