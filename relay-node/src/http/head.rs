@@ -21,6 +21,8 @@ pub(crate) struct Head {
     /// Where it ends, from the start of the buffer.
     pub end: usize,
     pub framing: Framing,
+    /// Not HTTP/1.0, whose clients know no interim answers.
+    pub is_1_1: bool,
     /// The client waits for "100 Continue" before it sends the body.
     pub expects_continue: bool,
     /// The client leaves the connection open for another request.
@@ -189,6 +191,7 @@ fn check(buffer: &[u8], start: usize, end: usize, config: &HttpConfig) -> Result
         start,
         end,
         framing: fields.framing(is_1_1)?,
+        is_1_1,
         expects_continue: is_1_1 && fields.expects_continue,
         is_persistent: if is_1_1 { !fields.closes } else { fields.keeps_alive && !fields.closes },
     })

@@ -3,9 +3,15 @@
 //! hyper is given the bytes of one checked head and of its body, and then neither more bytes nor an end. So it holds no
 //! buffer while a connection idles, never reads into the next request, and the moment when an answer is wholly written
 //! can be told from outside ([`Progress::is_answered`]); then the connection is taken back from it.
+//!
+//! While hyper waits for an answer, or for more of one, the client may go away. A reset ends the exchange, and with it what
+//! was asked of others for this client alone. An end of the client's sending side does not: a client that has said all may
+//! still listen (RFC 9112, 9.6). But most that send it are gone, so it is answered with one "100 Continue", which who
+//! listens passes over (RFC 9110, 15.2) and for which the system of who is gone sends a reset.
 
 use super::body::{Body, BoxError, FileParts, PartsReader, Stream};
-use super::head::Framing;
+use super::head::{Framing, Head};
+use crate::platform::hangup::Peer;
 use crate::platform::send_file::as_socket;
 use crate::platform::unsent::unsent_bytes;
 use bytes::{Buf, Bytes, BytesMut};
@@ -21,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Read in one go, on the stack; only what has come is kept.
 const READ_SIZE: usize = 8 * 1024;
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// [`Progress::body_left`] of a chunked body.
 pub(super) const UNKNOWN: u64 = u64::MAX;
 
@@ -30,8 +37,15 @@ pub(super) struct Wire<S> {
     /// Read and not yet given to anybody: the rest of this request, the next ones.
     pub pending: BytesMut,
     head: Bytes,
+    is_1_1: bool,
     progress: Arc<Progress>,
+    /// What had been written when hyper flushed last.
+    flushed: u64,
+    gone: Option<Gone>,
 }
+
+/// Ends when the client does, or tells that this cannot be known.
+type Gone = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
 /// How far one exchange is. Written and read in one task; atomic only because that task may move between threads.
 #[derive(Debug, Default)]
@@ -87,7 +101,15 @@ impl Progress {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, pending: BytesMut::new(), head: Bytes::new(), progress: Arc::default() }
+        Self {
+            stream,
+            pending: BytesMut::new(),
+            head: Bytes::new(),
+            is_1_1: false,
+            progress: Arc::default(),
+            flushed: 0,
+            gone: None,
+        }
     }
 
     /// Reads what there is, at most 8 KiB, behind what is pending. 0 is the end of the stream.
@@ -100,11 +122,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
     }
 
     /// Prepares the next exchange: its head, from the front of what is pending, and its body.
-    pub(super) fn begin(&mut self, start: usize, end: usize, framing: Framing) -> Arc<Progress> {
-        self.pending.advance(start.min(self.pending.len()));
-        self.head = self.pending.split_to(end.saturating_sub(start).min(self.pending.len())).freeze();
+    pub(super) fn begin(&mut self, head: &Head) -> Arc<Progress> {
+        self.pending.advance(head.start.min(self.pending.len()));
+        let length = head.end.saturating_sub(head.start).min(self.pending.len());
+        self.head = self.pending.split_to(length).freeze();
+        self.is_1_1 = head.is_1_1;
+        self.flushed = 0;
         self.give_up_buffer();
-        let body = match framing {
+        let body = match head.framing {
             Framing::Length(length) => length,
             Framing::Chunked => UNKNOWN,
         };
@@ -115,6 +140,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
     /// The head of the exchange that was prepared, as far as hyper has not been given it.
     pub(super) fn head(&self) -> Bytes {
         self.head.clone()
+    }
+
+    /// hyper has let go of the connection, and the exchange moves on by itself.
+    pub(super) fn end_watch(&mut self) {
+        self.gone = None;
+    }
+
+    /// Pending as long as the client may be there.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.gone.is_none() {
+            let peer = as_socket(&self.stream).and_then(|socket| Peer::of(socket).ok());
+            self.gone = peer.map(|peer| -> Gone { Box::pin(gone(peer, self.progress.clone(), self.is_1_1)) });
+        }
+        match self.gone.as_mut().map(|gone| gone.as_mut().poll(cx)) {
+            Some(Poll::Ready(Ok(()))) => Poll::Ready(io::ErrorKind::ConnectionReset.into()),
+            Some(Poll::Ready(Err(_))) => {
+                self.gone = Some(Box::pin(std::future::pending()));
+                Poll::Pending
+            }
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
     }
 
     /// An idle connection keeps no memory for bytes that may never come.
@@ -190,6 +236,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> hyper::rt::Write for Wire<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         self.progress.is_flushed.store(result.is_ready(), Relaxed);
+        let written = self.progress.written.load(Relaxed);
+        // hyper flushes whenever it has done what it can. With nothing written since, it waits for somebody.
+        let waits = std::mem::replace(&mut self.flushed, written) == written && !self.progress.is_answered();
+        if waits && let Poll::Ready(error) = self.poll_gone(cx) {
+            return Poll::Ready(Err(error));
+        }
         result
     }
 
@@ -197,6 +249,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> hyper::rt::Write for Wire<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(cx)
     }
+}
+
+/// Waits until the client is gone, and finds out whether one that sends no more is.
+async fn gone(peer: Peer, progress: Arc<Progress>, is_1_1: bool) -> io::Result<()> {
+    peer.ended().await?;
+    let is_request_over = progress.body_left.load(Relaxed) == 0;
+    // An interim answer cannot stand within the final one.
+    if is_1_1 && is_request_over && progress.written.load(Relaxed) == 0 && peer.send(CONTINUE).is_err() {
+        return Ok(());
+    }
+    peer.gone().await
 }
 
 /// An answer's body on its way through hyper; says when hyper has let go of it.

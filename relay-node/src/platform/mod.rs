@@ -7,6 +7,7 @@ pub(crate) mod beneath;
 pub mod descriptors;
 pub(crate) mod failure;
 pub(crate) mod foreground;
+pub(crate) mod hangup;
 pub(crate) mod lock;
 pub(crate) mod page_cache;
 pub(crate) mod pipe;

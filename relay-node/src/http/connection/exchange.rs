@@ -28,6 +28,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+/// Logged, as by other servers, where the client was gone before there was an answer. No client ever sees it.
+const CLIENT_GONE: u16 = 499;
+
 /// One request and its answer, and what both sides of hyper know of it.
 struct Exchange<'a> {
     owner: &'a Owner,
@@ -80,7 +83,7 @@ where
     let started = Instant::now();
     let exchange = Exchange {
         owner,
-        progress: wire.begin(head.start, head.end, head.framing),
+        progress: wire.begin(&head),
         can_send_files: as_socket(&wire.stream).is_some(),
         answer: Mutex::default(),
     };
@@ -165,7 +168,9 @@ impl Exchange<'_> {
             watch.poll(&self.progress, has_answer, &self.owner.face.config, cx)
         })
         .await;
-        (hyper.into_parts().io, written)
+        let mut wire = hyper.into_parts().io;
+        wire.end_watch();
+        (wire, written)
     }
 
     fn is_written(&self) -> bool {
@@ -238,7 +243,7 @@ impl Exchange<'_> {
             method: asked.method.as_str(),
             target: &target,
             version: if asked.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
-            status: answer.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).as_u16(),
+            status: answer.status.map_or(CLIENT_GONE, |status| status.as_u16()),
             body_bytes,
             referer: asked.referer.as_ref().map(HeaderValue::as_bytes),
             user_agent: asked.user_agent.as_ref().map(HeaderValue::as_bytes),
