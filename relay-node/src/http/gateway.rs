@@ -342,3 +342,35 @@ fn name(path: &str) -> Result<RequestedName, FetchError> {
 fn failure(status: StatusCode, reason: &str) -> FetchError {
     FetchError { status, reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use relay_chain::frames::encode;
+    use relay_proto::hop::Hello;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_connection_to_the_first_hop_has_the_congestion_control_that_was_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let route = format!("any\n{}\n", listener.local_addr().unwrap());
+        let hop = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut said = encode(&Hello { agent: "test".to_owned() }).unwrap();
+            said.extend(encode(&Head::only(Status::NOT_FOUND, "")).unwrap());
+            stream.write_all(&said).await.unwrap();
+            stream
+        });
+        let reno = Congestion::of(Some("reno".parse().unwrap())).unwrap();
+        let route = Route::parse(route.as_bytes()).unwrap();
+        let gateway = Gateway::new(route, Duration::from_secs(30), None, String::new()).with_congestion(reno);
+        let asked = Stat { name: name("/any").unwrap() };
+        let asking = gateway.shared.sessions.ask(&asked).await.unwrap();
+        let stream = asking.answers.into_inner();
+        let algorithm = relay_chain::congestion::algorithm_of(&socket2::SockRef::from(&stream));
+        assert_eq!(algorithm, reno.algorithm());
+        drop(hop.await.unwrap());
+    }
+}

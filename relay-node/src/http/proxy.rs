@@ -113,9 +113,7 @@ impl Proxy {
     /// A proxy by this configuration, with a cache in front of its upstreams or without one. `process` is random, and
     /// different in every process, so that the proxy knows its own `Via`.
     pub fn new(config: ProxyConfig, cache: Option<Arc<Cache>>, process: u64) -> Self {
-        let ProxyConfig { limits, congestion, .. } = config;
-        let configured = pool(Connector { allow: None, limits, congestion });
-        let asked = pool(Connector { allow: Some(config.allow.clone().into()), limits, congestion });
+        let [configured, asked] = Connector::both(&config).map(pool);
         let pseudonym = format!("relay-node-{process:016x}");
         Self { shared: Arc::new(Shared { config, cache, pseudonym, configured, asked }) }
     }
@@ -316,6 +314,14 @@ impl std::str::FromStr for Upstream {
     }
 }
 
+impl Connector {
+    /// To where the operator wants, and to where clients want.
+    fn both(config: &ProxyConfig) -> [Self; 2] {
+        let &ProxyConfig { ref allow, limits, congestion, .. } = config;
+        [None, Some(allow.clone().into())].map(|allow| Self { allow, limits, congestion })
+    }
+}
+
 impl tower_service::Service<Uri> for Connector {
     type Response = TokioIo<TcpStream>;
     type Error = DialError;
@@ -433,6 +439,27 @@ fn no_forwarding() -> FetchError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn connections_to_upstreams_have_the_congestion_control_that_was_asked_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let congestion = Congestion::of(Some("reno".parse().unwrap())).unwrap();
+        let allow = vec![address.to_string().parse().unwrap()];
+        let config = ProxyConfig { forward: true, allow, congestion, ..ProxyConfig::default() };
+        let proxy = Proxy::new(config, None, 1);
+        let algorithm_of =
+            |stream: &TcpStream| relay_chain::congestion::algorithm_of(&socket2::SockRef::from(stream));
+        let connect = Request::connect(address.to_string()).body(()).unwrap().into_parts().0;
+        let tunnel = proxy.connect(&connect).await.unwrap();
+        assert_eq!(algorithm_of(&tunnel), congestion.algorithm());
+        for mut connector in Connector::both(&proxy.shared.config) {
+            let uri = format!("http://{address}/").parse().unwrap();
+            let stream = tower_service::Service::call(&mut connector, uri).await.unwrap();
+            assert_eq!(algorithm_of(stream.inner()), congestion.algorithm());
+        }
+    }
 
     #[test]
     fn upstreams_that_are_and_are_not() {

@@ -1,7 +1,7 @@
 //! The real program is told to end while tunnels are open and responses are on their way.
 
 use super::raw_http::{PATIENCE, connect, get, lines};
-use super::scripted_upstream::Upstream;
+use super::scripted_upstream::{Upstream, answer};
 use relay_testkit::node::Node;
 use relay_testkit::process::{Finished, Signal};
 use std::io::{BufReader, Read as _, Write as _};
@@ -110,9 +110,13 @@ fn dripping() -> (Upstream, Arc<AtomicBool>) {
 }
 
 fn caching(upstream: &Upstream, place: &TempDir) -> Node {
+    caching_with(upstream, place, "1h")
+}
+
+fn caching_with(upstream: &Upstream, place: &TempDir, drain: &str) -> Node {
     let (upstream, cache) = (format!("http://{}", upstream.address), place.path().join("cache"));
     let cache = cache.to_str().unwrap();
-    Node::start_with(place.path(), &["--upstream", &upstream, "--cache-dir", cache, "--drain", "1h"])
+    Node::start_with(place.path(), &["--upstream", &upstream, "--cache-dir", cache, "--drain", drain])
 }
 
 /// A client that has read some of a response whose rest does not come.
@@ -156,4 +160,42 @@ fn a_response_that_somebody_reads_comes_whole_and_is_kept() {
     let hit = get(again.address(), "/", &[]);
     assert!(hit.is_hit() && hit.body == pattern(), "{}", hit.cache_status());
     assert_eq!(upstream.count(), 1);
+}
+
+/// A disk that does not answer leaves a thread of the node's that nobody can end.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_never_answers_does_not_hold_up_the_nodes_end() {
+    use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+    let place = TempDir::new().unwrap();
+    let upstream = Upstream::fixed(answer("200 OK", &["Cache-Control: max-age=600"], "hello"));
+    let node = caching(&upstream, &place);
+    assert_eq!(get(node.address(), "/", &[]).text(), "hello");
+    assert_eq!(terminated(node).code, Some(0));
+    let node = caching_with(&upstream, &place, "100ms");
+    // Who reads a pipe waits for its writers.
+    let record = record_in(&place.path().join("cache/entries"));
+    std::fs::remove_file(&record).unwrap();
+    mknodat(CWD, &record, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let _client = reader(&node);
+    let began = Instant::now();
+    let _writer = loop {
+        // There is no reader yet as long as this fails (fifo(7)).
+        match open(&record, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(writer) => break writer,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let ended = terminated(node);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stdout_text().contains("1 were cut"), "{}", ended.stdout_text());
+}
+
+/// The only one.
+#[cfg(target_os = "linux")]
+fn record_in(entries: &std::path::Path) -> std::path::PathBuf {
+    let dirs = std::fs::read_dir(entries).unwrap().map(|dir| dir.unwrap().path());
+    let mut files = dirs.flat_map(|dir| std::fs::read_dir(dir).unwrap()).map(|file| file.unwrap().path());
+    files.find(|file| file.extension().is_some_and(|ending| ending == "json")).unwrap()
 }
