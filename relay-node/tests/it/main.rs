@@ -23,6 +23,7 @@ mod http_transfers;
 mod proxy_drain;
 mod proxy_forwarding;
 mod proxy_front;
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 mod proxy_gone;
 mod proxy_memory;
 mod proxy_peers;

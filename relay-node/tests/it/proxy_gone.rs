@@ -44,6 +44,7 @@ fn asking(address: SocketAddr) -> TcpStream {
 /// As a system does for a process that ends with its work undone.
 fn reset(client: TcpStream) {
     socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(client);
 }
 
 /// Each limit of the proxy's is longer than the test waits.
