@@ -8,6 +8,7 @@
 )]
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use relay_proto::address::Hop;
@@ -32,7 +33,7 @@ fn read<M: Message>(frame: &[u8]) -> M {
 fn messages(c: &mut Criterion) {
     let mut group = c.benchmark_group("messages");
     for count in [1, 10, 63] {
-        let limits = ClientLimits::new(std::time::Duration::from_secs(10));
+        let limits = ClientLimits::new(Duration::from_secs(10));
         let open = Open { hops: hops(count), id: ConnectionId::new(7), limits };
         let frame = encode(&open).expect("a frame");
         group.bench_function(format!("open of {count} hops, read"), |b| {
@@ -84,5 +85,10 @@ fn hashing(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, messages, routes, hashing);
+/// Enough for figures that differ by a few percent, and all of them within a minute or two.
+fn bounded() -> Criterion {
+    Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2))
+}
+
+criterion_group!(name = benches; config = bounded(); targets = messages, routes, hashing);
 criterion_main!(benches);
