@@ -47,7 +47,6 @@ pub(crate) mod tests {
 
     /// Lets `reader` take so little that `writer` never becomes writable, for many times `limit` of the paused clock, and then
     /// nothing: `wait`, which `writer` blocks, must outlast the first and end with the second.
-    #[cfg(target_os = "linux")]
     pub(crate) async fn outlasts_a_slow_reader<T>(
         wait: impl Future<Output = T>,
         limit: Duration,
@@ -79,7 +78,6 @@ pub(crate) mod tests {
     }
 
     /// Waits until the socket's buffer takes no more, and returns how much its peer has not taken.
-    #[cfg(target_os = "linux")]
     async fn full(writer: &TcpStream) -> u64 {
         let mut last = (0, 0);
         // The same for a thousand turns: who fills it has had its turns.

@@ -57,7 +57,6 @@ pub(crate) async fn send_file(_: &TcpStream, _: &File, _: u64, _: usize) -> io::
 #[cfg(test)]
 mod tests {
     use super::as_socket;
-    use tokio::net::{TcpListener, TcpStream};
 
     #[test]
     fn only_a_plain_socket_is_one() {
@@ -70,6 +69,7 @@ mod tests {
     async fn sends_and_ends() {
         use std::io::Write;
         use tokio::io::AsyncReadExt;
+        use tokio::net::{TcpListener, TcpStream};
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

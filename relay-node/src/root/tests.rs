@@ -268,7 +268,7 @@ fn a_missing_root_says_what_to_do() {
     assert!(DocumentRoot::open(fixture.root().join("hello.txt"), false).is_err());
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(relay_plain)))]
 #[test]
 fn the_best_method_is_chosen() {
     let fixture = Fixture::new();
