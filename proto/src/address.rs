@@ -191,6 +191,11 @@ impl Parts {
                 let behind = port.get(more..).unwrap_or_default().trim_start();
                 return Err(HopError { kind: HopErrorKind::Trailing, span: end - behind.len()..end });
             }
+            let host = body.get(..space).unwrap_or_default();
+            if host.matches(':').count() == 1 {
+                // `host:port port`: one colon makes no IPv6 address.
+                return Err(HopError { kind: HopErrorKind::Trailing, span: port_start..end });
+            }
             return Ok(Parts { host: at..at + space, port: port_start..end });
         }
         match body.rfind(':') {
@@ -233,6 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_no_hop() {
+        bad("pchost1:12000 5", HopErrorKind::Trailing, "5");
         bad("", HopErrorKind::NoHost, "");
         bad(":80", HopErrorKind::NoHost, "");
         bad("pchost1", HopErrorKind::NoPort, "");

@@ -106,12 +106,15 @@ struct Tree {
     failed_ways: usize,
     /// Whether a chain stood.
     stood: bool,
+    /// The target directory was not there before.
+    is_new: bool,
 }
 
 impl Tree {
     /// Opens the target directory; nothing is dialled yet.
     fn open(plan: TreePlan, view: Arc<View>) -> Result<Tree, Failure> {
         let target = plan.target.as_path();
+        let is_new = !target.exists();
         let root = Directory::open(target, true);
         let root = Arc::new(root.map_err(|e| Failure::local("make the directory", target, e))?);
         match root.lock() {
@@ -124,7 +127,7 @@ impl Tree {
         let sifter = Sifter::new(Arc::clone(&root), selection, plan.checksum);
         let (intake, sifter) = (saver.intake(), Arc::new(Mutex::new(sifter)));
         let shared = Shared { plan, work: Work::new(), view, intake, sifter, root };
-        Ok(Tree { shared, saver, way: 0, failed_ways: 0, stood: false })
+        Ok(Tree { shared, saver, way: 0, failed_ways: 0, stood: false, is_new })
     }
 
     fn current_way(&self) -> Way {
@@ -287,6 +290,10 @@ impl Tree {
         let here = tally.fetched + tally.same;
         if ended.is_err() && here > 0 {
             view.reporter().note(format!("{here} files are here; the same command goes on with the others"));
+        }
+        if ended.is_err() && self.is_new {
+            // Only an empty one goes: nothing is in the way of what is asked for next.
+            let _ = std::fs::remove_dir(&plan.target);
         }
         ended?;
         match (tally.failed, work.unnameable()) {

@@ -420,6 +420,23 @@ fn a_listing_that_goes_round_is_asked_for_elsewhere() {
 }
 
 #[test]
+fn a_directory_that_is_not_there_leaves_none_here() {
+    let origin = Origin::start(move |mut visit| async move {
+        visit.hello().await;
+        while read_frame(&mut visit.stream).await.is_ok() {
+            page(&mut visit, &[], None).await;
+        }
+    });
+    let place = Place::new();
+    fetch(&place, &origin, &[]).check(5, "it lists nothing of this name");
+    assert!(place.names().is_empty());
+    // One that was here stays.
+    fs::create_dir(place.path("d")).unwrap();
+    fetch(&place, &origin, &[]).check(5, "it lists nothing of this name");
+    assert_eq!(place.names(), ["d"]);
+}
+
+#[test]
 fn listed_twice_or_out_of_order() {
     let origin = listing(vec![file("d/b"), file("d/b"), file("d/a"), file("d/c")], good);
     let place = Place::new();
