@@ -62,12 +62,17 @@ struct Running<'a> {
     chain: &'a mut Chain,
     /// Fetches a round.
     fetches: usize,
+    /// Rounds after the warm-up; none when the warm-up is the only one.
+    most_rounds: usize,
     rounds: Vec<Round>,
-    is_warm_up: bool,
 }
 
 /// How many times its share of a cell's time a variant may be expected to need; one that needs more would cost other cells theirs.
 const PATIENCE: f64 = 8.0;
+
+/// What a warm-up may take in any case before it is the only round, and before a variant is left out.
+const SHORT: Duration = Duration::from_secs(3);
+const LONG: Duration = Duration::from_secs(15);
 
 /// What cells have in common.
 pub(super) struct Bench<'a> {
@@ -94,12 +99,10 @@ impl Bench<'_> {
         chains.retain(|chain| self.takes_part(place, chain.variant, share));
         let mut running = Vec::new();
         for chain in chains {
+            let variant = chain.variant;
             match begin(self.options, place, chain, file, self.home, share) {
-                Ok((fetches, warm_up)) => {
-                    let (rounds, is_warm_up) = (Vec::from_iter(warm_up), warm_up.is_some());
-                    running.push(Running { chain, fetches, rounds, is_warm_up });
-                }
-                Err(error) => self.note(place, chain.variant, &format!("failed: {error:#}")),
+                Ok(one) => running.push(one),
+                Err(error) => self.note(place, variant, &format!("failed: {error:#}")),
             }
         }
         for number in 0..self.options.rounds {
@@ -122,7 +125,9 @@ impl Bench<'_> {
         match place.leaves_out(variant) {
             Some("") => return false,
             Some(reason) => self.note(place, variant, reason),
-            None if variant != Variant::Relay && seconds > share.as_secs_f64() * PATIENCE => {
+            None if variant != Variant::Relay
+                && seconds > share.mul_f64(PATIENCE).max(LONG).as_secs_f64() =>
+            {
                 self.note(place, variant, &format!("would take about {seconds:.0} s"));
             }
             None => return true,
@@ -135,7 +140,7 @@ impl Bench<'_> {
         let count = running.len();
         let mut gone = Vec::new();
         for i in (0..count).map(|turn| (turn + number) % count) {
-            let Some(one) = running.get_mut(i).filter(|one| !one.is_warm_up) else { continue };
+            let Some(one) = running.get_mut(i).filter(|one| number < one.most_rounds) else { continue };
             match round(one.chain, file, self.home, place, one.fetches) {
                 Ok(round) => one.rounds.push(round),
                 Err(error) => {
@@ -152,27 +157,35 @@ impl Bench<'_> {
     }
 }
 
-/// Warms up, and tells how many fetches fit into a round of its share of time; the warm-up's own figures when no further round fits.
-fn begin(
+/// Warms up, which tells how many rounds and fetches fit into a variant's share of time. One round does unless the variant is much
+/// too slow: then the warm-up is its only one. This project always has one, for the others are compared with it.
+fn begin<'a>(
     options: &Options,
     place: &Place,
-    chain: &mut Chain,
+    chain: &'a mut Chain,
     file: &Path,
     home: &Path,
     share: Duration,
-) -> Result<(usize, Option<Round>)> {
+) -> Result<Running<'a>> {
     let started = Instant::now();
     let warm_up = round(chain, file, home, place, place.clients)?;
     let took = started.elapsed();
-    let rounds = u32::try_from(options.rounds).unwrap_or(1).max(1);
-    let a_round = (share.saturating_sub(took) / rounds).as_secs_f64().min(options.round_seconds);
-    // Slow as it is, this project has all its rounds: the others are compared with it.
-    if took > share && chain.variant != Variant::Relay {
-        return Ok((place.clients, Some(warm_up)));
+    if took > (share * 2).max(SHORT) && chain.variant != Variant::Relay {
+        return Ok(Running { chain, fetches: place.clients, most_rounds: 0, rounds: vec![warm_up] });
     }
+    let seconds = took.as_secs_f64().max(1e-3);
+    let left = share.saturating_sub(took).as_secs_f64();
+    let most_rounds = whole(left / seconds).min(options.rounds.max(1));
+    let a_round = (left / rounds_in_f64(most_rounds)).min(options.round_seconds);
     let affordable = usize::try_from(options.budget / place.size.max(1))?;
     let most = affordable.min(options.fetches).max(place.clients);
-    Ok((most.min(place.clients * whole(a_round / took.as_secs_f64().max(1e-3))), None))
+    let fetches = most.min(place.clients * whole(a_round / seconds));
+    Ok(Running { chain, fetches, most_rounds, rounds: Vec::new() })
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a few rounds")]
+fn rounds_in_f64(rounds: usize) -> f64 {
+    rounds as f64
 }
 
 fn with_ratios(place: &Place, running: &[Running<'_>]) -> Vec<Cell> {
@@ -187,7 +200,7 @@ fn with_ratios(place: &Place, running: &[Running<'_>]) -> Vec<Cell> {
         clients: place.clients,
         size: place.size,
         sink: place.sink,
-        is_warm_up: one.is_warm_up,
+        is_warm_up: one.most_rounds == 0,
         ratio: ratio(&one.rounds, rate),
         relay_cpu_ratio: ratio(&one.rounds, cpu),
         rounds: one.rounds.clone(),

@@ -12,7 +12,7 @@ use crate::stats::Spread;
 /// All of it: the cells, who wins where, and how far from the bound this project is.
 pub(super) fn text(options: &Options, cells: &[Cell]) -> String {
     format!(
-        "medians [quartiles] of {} rounds, * of a warm-up alone; CPU in seconds a GB (10^9 bytes), relay CPU of one relay\n\n{}\n{}\n{}",
+        "medians [quartiles] of at most {} rounds, * of a warm-up alone; CPU in seconds a GB (10^9 bytes), relay CPU of one relay\n\n{}\n{}\n{}",
         options.rounds,
         all(cells),
         winners(cells),
