@@ -45,6 +45,7 @@ use placed::Placed;
 use question::{Answer, Answered, Question};
 use queue::Queue;
 use relay_chain::requests::{AnswerError, Body};
+use relay_proto::chunk::CHUNK_LEN;
 use relay_proto::digest::FileHash;
 use relay_proto::file::{Conditions, FileFacts};
 use std::cell::RefCell;
@@ -167,7 +168,22 @@ impl<'a> Download<'a> {
             self.looked = true;
         }
         let question = self.question();
-        let Answered { route, session, answer } = self.ask(&question).await?;
+        let end = self.ask_and_receive(&question).await?;
+        if matches!(question, Question::Whole(_)) && self.is_confirmed_by_nothing() {
+            return self.ask_and_receive(&self.question()).await;
+        }
+        Ok(end)
+    }
+
+    /// Whether everything is here as far as one head told, which no hash covers, and which may have been damaged on its way: had it made
+    /// a longer file end with the last chunk that was asked for, nothing else would tell. Every other wrong size shows.
+    fn is_confirmed_by_nothing(&self) -> bool {
+        let ends_as_asked = |version: &FileFacts| version.size.bytes() == queue::FIRST_SEGMENT * CHUNK_LEN;
+        self.version.as_ref().is_some_and(ends_as_asked)
+    }
+
+    async fn ask_and_receive(&mut self, question: &Question) -> Result<End, Failure> {
+        let Answered { route, session, answer } = self.ask(question).await?;
         self.stood = true;
         self.count_barren(route, |before| before + 1);
         match answer {
