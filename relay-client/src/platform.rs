@@ -100,6 +100,25 @@ pub fn is_still(_file: &File, _path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether this path leads to the null device, which takes every byte at once and keeps none (null(4)).
+#[cfg(unix)]
+#[must_use]
+pub fn is_null(path: &Path) -> bool {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let device = |path| {
+        let meta = std::fs::metadata(path).ok()?;
+        meta.file_type().is_char_device().then(|| meta.rdev())
+    };
+    device(path).is_some_and(|number| device(Path::new("/dev/null")) == Some(number))
+}
+
+/// Whether this path leads to the null device: here nobody asks, and it is written to as any other.
+#[cfg(not(unix))]
+#[must_use]
+pub fn is_null(_path: &Path) -> bool {
+    false
+}
+
 /// Asks the file system for room for a file of `len` bytes, so that a full disk is known at the start. When there is none,
 /// nothing stays allocated beyond the file's end. Nobody may write to the file meanwhile.
 ///
@@ -203,6 +222,17 @@ pub fn raise_descriptors() -> Result<(), String> {
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn only_the_null_device_is_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        assert!(is_null(Path::new("/dev/null")) && is_null(&link));
+        for other in ["/dev/full", "/dev/zero", "/dev/null/no", "/"] {
+            assert!(!is_null(Path::new(other)), "{other}");
+        }
+    }
 
     #[test]
     fn what_was_reserved_is_given_back() {

@@ -3,6 +3,9 @@
 //! Memory is bounded by the number of buffers: a chunk is received straight into one, and it goes back when its
 //! chunk is hashed and written. So a slow disk slows the receiving, and with it the whole chain.
 //! Nothing is written here whose hash is not the promised one.
+//!
+//! What goes to the null device is hashed by whoever hands it over: nothing waits there, and to wake a thread for each chunk costs more
+//! than to hash it where it is in the cache.
 
 use crate::platform::write_all_at;
 use relay_proto::chunk::CHUNK_LEN;
@@ -28,6 +31,8 @@ pub enum Sink {
     File(File),
     /// One after the other into a stream.
     Stream(Mutex<Stream>),
+    /// The same into the null device, where no write ever waits.
+    Null(Mutex<Stream>),
 }
 
 /// A stream that takes chunks only in their turn, so that nothing goes out behind a chunk that failed.
@@ -40,18 +45,30 @@ impl Sink {
     /// A sink that writes one chunk after the other.
     #[must_use]
     pub fn stream(writer: Box<dyn Write + Send>) -> Sink {
-        Sink::Stream(Mutex::new(Stream { writer, next: 0 }))
+        Sink::Stream(Stream::new(writer))
+    }
+
+    /// A sink that writes one chunk after the other where nothing waits.
+    #[must_use]
+    pub fn null(writer: Box<dyn Write + Send>) -> Sink {
+        Sink::Null(Stream::new(writer))
     }
 
     fn write(&self, bytes: &[u8], index: u64) -> Result<(), Unsettled> {
         match self {
             Sink::File(file) => write_all_at(file, bytes, index * CHUNK_LEN).map_err(Unsettled::Write),
-            Sink::Stream(stream) => stream.lock().unwrap_or_else(PoisonError::into_inner).write(bytes, index),
+            Sink::Stream(stream) | Sink::Null(stream) => {
+                stream.lock().unwrap_or_else(PoisonError::into_inner).write(bytes, index)
+            }
         }
     }
 }
 
 impl Stream {
+    fn new(writer: Box<dyn Write + Send>) -> Mutex<Stream> {
+        Mutex::new(Stream { writer, next: 0 })
+    }
+
     fn write(&mut self, bytes: &[u8], index: u64) -> Result<(), Unsettled> {
         if index != self.next {
             return Err(Unsettled::OutOfTurn);
@@ -219,11 +236,16 @@ impl Verifiers {
     /// # Errors
     /// The system gives no thread.
     pub fn submit(&self, chunk: Received) -> io::Result<()> {
-        if self.threads.get() < self.max_threads.get() {
-            self.start_thread()?;
+        if matches!(*chunk.sink, Sink::Null(_)) {
+            // Nobody listens any more when the run was stopped.
+            let _ = self.give.send(settle(chunk));
+        } else {
+            if self.threads.get() < self.max_threads.get() {
+                self.start_thread()?;
+            }
+            // The receiving end lives as long as this does.
+            self.jobs.send(chunk).map_err(|_| io::Error::other("the verifying threads are gone"))?;
         }
-        // The receiving end lives as long as this does.
-        self.jobs.send(chunk).map_err(|_| io::Error::other("the verifying threads are gone"))?;
         self.submitted.set(self.submitted.get() + 1);
         Ok(())
     }
@@ -279,4 +301,40 @@ fn settle(chunk: Received) -> Settled {
         Err(Unsettled::Damaged)
     };
     Settled { index, len: buffer.len(), route, result }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hands over three chunks of which the second is damaged; what became of them, and how many threads that took.
+    async fn settle_three(sink: Sink) -> (Vec<String>, usize) {
+        let (verifiers, mut settlements) = Verifiers::new(true);
+        let (sink, file_size) = (Arc::new(sink), 3 * CHUNK_LEN);
+        for index in 0..3 {
+            let mut buffer = verifiers.buffer(CHUNK_LEN as usize).await;
+            buffer.fill(index as u8);
+            let promised = ChunkHash::of(&buffer, index, file_size);
+            if index == 1 {
+                buffer[77] ^= 1;
+            }
+            let sink = Arc::clone(&sink);
+            let chunk = Received { buffer, index, file_size, promised, claimed: promised, route: 0, sink };
+            verifiers.submit(chunk).unwrap();
+        }
+        let mut told = Vec::new();
+        let all = verifiers.finish(&mut settlements, |settled| {
+            told.push(settled.result.as_ref().err().map_or("good".to_owned(), |error| format!("{error:?}")));
+            Ok::<_, ()>(())
+        });
+        all.await.unwrap();
+        (told, verifiers.threads.get())
+    }
+
+    #[tokio::test]
+    async fn the_null_device_needs_no_thread_and_is_told_the_same() {
+        let expected = ["good", "Damaged", "OutOfTurn"].map(str::to_owned).to_vec();
+        assert_eq!(settle_three(Sink::null(Box::new(io::sink()))).await, (expected.clone(), 0));
+        assert_eq!(settle_three(Sink::stream(Box::new(io::sink()))).await, (expected, 1));
+    }
 }

@@ -5,6 +5,7 @@ use crate::failure::{Failure, copy_of};
 use crate::journal::{KeepError, Keeper};
 use crate::part_file::PartFile;
 use crate::plan::Target;
+use crate::platform;
 use crate::progress::Reporter;
 use crate::show;
 use crate::verify::{Settled, Sink, Unsettled};
@@ -29,6 +30,11 @@ impl Output {
         let (sink, path) = match target {
             Target::File(path) => return Output::part(PartFile::open(path)?),
             Target::StandardOutput => (Sink::stream(Box::new(io::stdout())), "standard output".into()),
+            Target::Special(path) if platform::is_null(path) => {
+                let file = OpenOptions::new().write(true).open(path);
+                let file = file.map_err(|e| Failure::local("write", path, e))?;
+                (Sink::null(Box::new(file)), path.clone())
+            }
             Target::Special(path) => {
                 // A named pipe opens only once somebody reads from it, and meanwhile the run can be stopped.
                 let special = path.clone();

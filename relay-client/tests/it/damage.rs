@@ -53,6 +53,23 @@ fn a_damaged_chunk() {
     ended.check(7, "chunk 1 (from byte 1048576) arrived damaged");
 }
 
+/// Fetching to nowhere is a way to look whether a file arrives whole.
+#[test]
+fn a_damaged_chunk_on_its_way_to_nowhere() {
+    let ended = check(
+        |mut visit, sample| async move {
+            visit.head(&good_head(&sample)).await;
+            visit.chunk(&sample, 0).await;
+            visit.raw(&[0; CHUNK_LEN as usize]).await;
+            visit.trailer(&sample, 1).await;
+            visit.chunk(&sample, 2).await;
+            visit.chunk(&sample, 3).await;
+        },
+        &["-o", "/dev/null"],
+    );
+    ended.check(7, "chunk 1 (from byte 1048576) arrived damaged");
+}
+
 #[test]
 fn standard_output_never_gets_a_damaged_chunk() {
     let ended = check(
