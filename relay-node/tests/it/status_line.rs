@@ -9,6 +9,7 @@ use relay_testkit::node::Node;
 use relay_testkit::process::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 /// The newest status line's `field`, asked for once more.
@@ -25,17 +26,22 @@ fn ask(node: &Node, field: &str) -> u64 {
 
 /// Asks until the answer is the expected one: a node learns of a connection's begin and end a moment later.
 fn expect(node: &Node, field: &str, expected: u64) {
+    expect_within(node, field, expected..=expected);
+}
+
+fn expect_within(node: &Node, field: &str, expected: RangeInclusive<u64>) {
     let deadline = Instant::now() + LIMIT;
     loop {
         let told = ask(node, field);
-        if told == expected {
+        if expected.contains(&told) {
             return;
         }
-        assert!(Instant::now() < deadline, "{field}={told}, and {expected} was expected");
+        assert!(Instant::now() < deadline, "{field}={told}, and {expected:?} was expected");
     }
 }
 
-/// What a node has when nobody is connected. It has all of that only once it has taken its first connection.
+/// At least what a node has when nobody is connected; the task of the connection that this makes may still be ending, for
+/// what it counted is taken back before that. It has all of its own only once it has taken its first connection.
 fn tasks_at_rest(node: &Node) -> u64 {
     let mut caller = TcpStream::connect(node.address()).unwrap();
     caller.write_all(b"GET /file HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
@@ -72,6 +78,6 @@ async fn connections_are_told_by_what_the_node_is_to_them() {
         for field in ["relay", "origin", "http", "connections"] {
             expect(node, field, 0);
         }
-        expect(node, "tasks", tasks);
+        expect_within(node, "tasks", 0..=tasks);
     }
 }
