@@ -28,6 +28,9 @@ pub enum AnswerError {
     /// The origin says that it cannot read the file any more.
     #[error("the origin could not read the file any more")]
     OriginRead,
+    /// What follows a chunk's bytes is no trailer: it, or the size in the head, came otherwise than it was sent.
+    #[error("the end of a chunk arrived damaged")]
+    Damaged,
     /// The origin sent what the protocol does not allow here.
     #[error("the origin broke the protocol: {0}")]
     Protocol(&'static str),
@@ -143,7 +146,7 @@ impl<R: AsyncRead + Unpin> Answers<R> {
             Ok(Trailer { state: ChunkState::Good, hash }) => Ok(hash),
             Ok(Trailer { state: ChunkState::Changed, .. }) => Err(AnswerError::Changed),
             Ok(Trailer { state: ChunkState::ReadError, .. }) => Err(AnswerError::OriginRead),
-            Err(_) => Err(AnswerError::Protocol("an unknown state of a chunk")),
+            Err(_) => Err(AnswerError::Damaged),
         }
     }
 

@@ -242,7 +242,7 @@ impl Failure {
                     Exit::Origin
                 }
                 AnswerError::Read(_) => Exit::Unreachable,
-                AnswerError::Changed => Exit::Damaged,
+                AnswerError::Changed | AnswerError::Damaged => Exit::Damaged,
                 AnswerError::OriginRead => Exit::Origin,
             },
             Failure::Refused { status, .. } => match *status {

@@ -3,7 +3,7 @@
 use crate::client::{Ended, Place};
 use crate::origin::{Origin, Request, Sample, Visit, head};
 use relay_chain::frames::{read_frame, write_message};
-use relay_proto::chunk::{CHUNK_LEN, ChunkState, Trailer};
+use relay_proto::chunk::{CHUNK_LEN, ChunkState, Trailer, chunk_count};
 use relay_proto::code::{FailureCode, Status};
 use relay_proto::file::{Conditions, Head, Size};
 use relay_proto::hop::Failed;
@@ -142,6 +142,16 @@ fn a_damaged_first_head_costs_no_route() {
     });
 }
 
+#[test]
+fn a_damaged_head_of_a_small_file_is_asked_for_again() {
+    let sample = Sample::new(3 * CHUNK_LEN + 9, 27, "v1");
+    for wrong in [sample.size() - 1, sample.size() + 1] {
+        let place = Place::new();
+        place.fetch("f", damaging(&sample, wrong, None).port, &[]).check(0, &sample.b3());
+        check_saved(&place, &sample);
+    }
+}
+
 /// By one route, which is good from then on, into a file and a stream.
 fn by_one_route(sample: &Sample, wrong: u64) {
     let (origin, place) = (damaging(sample, wrong, None), Place::new());
@@ -180,7 +190,7 @@ fn damaging(sample: &Sample, wrong: u64, seen: Option<Count>) -> Origin {
                     visit.chunk(&sample, 0).await;
                     return seen.reach(1).await;
                 }
-                for index in 0..8 {
+                for index in 0..chunk_count(sample.size()).min(8) {
                     visit.chunk(&sample, index).await;
                 }
             }
