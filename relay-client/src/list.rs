@@ -9,6 +9,7 @@ use crate::route_source;
 use crate::session::{Session, request};
 use crate::show;
 use crate::stop::{Stop, Until};
+use crate::tree::sift::is_behind;
 use relay_chain::congestion::Congestion;
 use relay_chain::requests::AnswerError;
 use relay_proto::file::{Entry, EntryKind, List, Page, RequestedName};
@@ -78,14 +79,13 @@ impl Listing<'_> {
             let page = session.answers().page().await.map_err(|e| session.broken(e))?;
             unnameable = unnameable.saturating_add(page.unnameable);
             show(&page).map_err(|e| Failure::local("write", Path::new("standard output"), e))?;
-            if page.next.is_none() {
-                return Ok(unnameable);
-            }
-            if page.next == after || page.entries.is_empty() {
+            let Some(next) = page.next else { return Ok(unnameable) };
+            let advances = |after: &RequestedName| is_behind(next.as_str(), after.as_str());
+            if page.entries.is_empty() || !after.as_ref().is_none_or(advances) {
                 return Err(session.broken(AnswerError::Protocol("a listing that does not advance")));
             }
-            after = page.next;
-            session.send(&self.request(after.clone())?).await?;
+            session.send(&self.request(Some(next.clone()))?).await?;
+            after = Some(next);
         }
     }
 

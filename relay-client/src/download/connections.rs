@@ -33,10 +33,10 @@ pub(crate) struct RouteFate {
     pub(crate) is_gone: bool,
     /// What went wrong last.
     pub(crate) failure: Option<Failure>,
-    /// How often its origin answered first and nothing came of it.
-    pub(super) barren: u32,
     /// The same in words, with the hop that it is about; it stays when the failure is told elsewhere.
     told: Option<(String, Option<usize>)>,
+    /// How often its origin answered first and nothing came of it.
+    pub(super) barren: u32,
 }
 
 impl RouteFate {

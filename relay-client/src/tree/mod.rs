@@ -113,6 +113,8 @@ struct Tree {
 impl Tree {
     /// Opens the target directory; nothing is dialled yet.
     fn open(plan: TreePlan, view: Arc<View>) -> Result<Tree, Failure> {
+        // Wrong patterns are told before there is a directory.
+        let selection = Selection::of(&plan.include, &plan.exclude)?;
         let target = plan.target.as_path();
         let is_new = !target.exists();
         let root = Directory::open(target, true);
@@ -123,7 +125,6 @@ impl Tree {
             Err(error) => return Err(Failure::local("lock", target, error)),
         }
         let saver = Saver::start(&root).map_err(|e| Failure::local("start threads for", target, e))?;
-        let selection = Selection::of(&plan.include, &plan.exclude)?;
         let sifter = Sifter::new(Arc::clone(&root), selection, plan.checksum);
         let (intake, sifter) = (saver.intake(), Arc::new(Mutex::new(sifter)));
         let shared = Shared { plan, work: Work::new(), view, intake, sifter, root };

@@ -202,7 +202,7 @@ impl Sifter {
 }
 
 /// The order of a listing: depth first, and within a directory the byte order of names.
-pub(super) fn is_behind(name: &str, other: &str) -> bool {
+pub(crate) fn is_behind(name: &str, other: &str) -> bool {
     name.split('/').gt(other.split('/'))
 }
 

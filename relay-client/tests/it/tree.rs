@@ -408,6 +408,8 @@ fn a_listing_that_goes_round_is_asked_for_elsewhere() {
     };
     for bad in [stuck(), round()] {
         fetch(&Place::new(), &bad, &[]).check(9, "a listing that does not advance");
+        let hop = format!("127.0.0.1:{}", bad.port);
+        Place::new().run(&["list", "--via", &hop, "d/"]).check(9, "a listing that does not advance");
     }
     for bad in [stuck(), round()] {
         let (place, good) = (Place::new(), whole());
@@ -428,6 +430,8 @@ fn a_directory_that_is_not_there_leaves_none_here() {
         }
     });
     let place = Place::new();
+    fetch(&place, &origin, &["--include", "[a"]).check(2, "--include [a");
+    assert!(place.names().is_empty());
     fetch(&place, &origin, &[]).check(5, "it lists nothing of this name");
     assert!(place.names().is_empty());
     // One that was here stays.
