@@ -22,7 +22,7 @@ const MAX_FIELD: usize = 2_048;
 /// In bytes; when as much waits, who comes next writes it and waits for that.
 const MOST_PENDING: usize = 64 * 1024;
 
-/// How many writes may wait for the disk, each of at most [`MOST_PENDING`] bytes and a line.
+/// How many writes may wait for the disk: a line each while there is little to write, and at most [`MOST_PENDING`] bytes and a line.
 const MOST_WRITES: usize = 2_048;
 
 /// How lines are written.

@@ -92,8 +92,10 @@ pub fn check_answer(status: StatusCode, fields: &mut HeaderMap) -> Result<(), &'
             return Err("its answer has a Transfer-Encoding that was not offered to it");
         }
     }
-    if status == StatusCode::NO_CONTENT {
-        fields.remove(CONTENT_LENGTH);
+    match fields.get(CONTENT_LENGTH).cloned() {
+        // The same length twice counts once.
+        Some(length) if status != StatusCode::NO_CONTENT => drop(fields.insert(CONTENT_LENGTH, length)),
+        _ => drop(fields.remove(CONTENT_LENGTH)),
     }
     Ok(())
 }
@@ -231,6 +233,9 @@ mod tests {
         let mut nothing = fields(&[LENGTH]);
         check_answer(StatusCode::NO_CONTENT, &mut nothing).unwrap();
         assert_eq!(nothing.get(CONTENT_LENGTH), None, "RFC 9110, 8.6");
+        let mut twice = fields(&[LENGTH, LENGTH]);
+        check_answer(StatusCode::OK, &mut twice).unwrap();
+        assert_eq!(twice.get_all(CONTENT_LENGTH).iter().count(), 1);
     }
 
     #[test]

@@ -153,14 +153,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
             let peer = as_socket(&self.stream).and_then(|socket| Peer::of(socket).ok());
             self.gone = peer.map(|peer| -> Gone { Box::pin(gone(peer, self.progress.clone(), self.is_1_1)) });
         }
-        match self.gone.as_mut().map(|gone| gone.as_mut().poll(cx)) {
-            Some(Poll::Ready(Ok(()))) => Poll::Ready(io::ErrorKind::ConnectionReset.into()),
-            Some(Poll::Ready(Err(_))) => {
-                self.gone = Some(Box::pin(std::future::pending()));
-                Poll::Pending
-            }
-            Some(Poll::Pending) | None => Poll::Pending,
-        }
+        let Some(gone) = &mut self.gone else { return Poll::Pending };
+        let is_gone = ready!(gone.as_mut().poll(cx)).is_ok();
+        // What has ended must not be asked again.
+        self.gone = Some(Box::pin(std::future::pending()));
+        if is_gone { Poll::Ready(io::ErrorKind::ConnectionReset.into()) } else { Poll::Pending }
     }
 
     /// An idle connection keeps no memory for bytes that may never come.

@@ -6,6 +6,7 @@ pub(crate) use system::Peer;
 
 #[cfg(all(target_os = "linux", not(relay_plain)))]
 mod system {
+    use crate::platform::descriptors::{Purpose, is_scarce};
     use std::io;
     use std::os::fd::AsFd as _;
     use tokio::io::Interest;
@@ -16,9 +17,13 @@ mod system {
     pub(crate) struct Peer(TcpStream);
 
     impl Peer {
-        /// The peer of this socket.
+        /// The peer of this socket, unless its descriptor would be missed by those who must have one.
         pub(crate) fn of(socket: &TcpStream) -> io::Result<Self> {
-            TcpStream::from_std(socket.as_fd().try_clone_to_owned()?.into()).map(Self)
+            let own = socket.as_fd().try_clone_to_owned()?;
+            if is_scarce(&own, Purpose::Convenience) {
+                return Err(io::ErrorKind::QuotaExceeded.into());
+            }
+            TcpStream::from_std(own.into()).map(Self)
         }
 
         /// Waits until it has ended its sending side, whether or not what it sent before was read, or is gone.
