@@ -75,6 +75,11 @@ impl Variant {
         matches!(self, Variant::Relay | Variant::Bound | Variant::BareRelays | Variant::Ssh)
     }
 
+    /// Whether it is neither this project nor a part of the ground that this is measured against.
+    pub fn is_peer(self) -> bool {
+        !matches!(self, Variant::Relay | Variant::BareRelays | Variant::Bound | Variant::BoundUnhashed)
+    }
+
     /// The programs that it needs.
     pub fn programs(self) -> &'static [&'static str] {
         match self {

@@ -65,7 +65,7 @@ fn winners(cells: &[Cell]) -> String {
     for place in by_place(cells) {
         let won: Vec<String> =
             place.iter().filter_map(|cell| Some(beaten_by(cell, cell.ratio?))).flatten().collect();
-        places += 1;
+        places += usize::from(place.iter().any(|cell| cell.variant.is_peer() && cell.ratio.is_some()));
         if !won.is_empty() {
             lost += 1;
             let _ = writeln!(text, "  {}: {}", place_text(place), won.join("; "));
@@ -78,12 +78,8 @@ fn winners(cells: &[Cell]) -> String {
 }
 
 fn beaten_by(cell: &Cell, ratio: Spread) -> Option<String> {
-    let is_peer = !matches!(
-        cell.variant,
-        Variant::Relay | Variant::Bound | Variant::BoundUnhashed | Variant::BareRelays
-    );
     let verifies = if cell.variant.verifies() { "verifies" } else { "verifies nothing" };
-    (is_peer && ratio.median < 1.0).then(|| {
+    (cell.variant.is_peer() && ratio.median < 1.0).then(|| {
         format!(
             "{} by {:.2} [{:.2}–{:.2}], {verifies}",
             cell.name,

@@ -147,9 +147,7 @@ fn measure(
     let mut order = variants.to_vec();
     order.rotate_left(turn % variants.len().max(1));
     for variant in order {
-        let busy = (machine_busy()?, Instant::now());
-        let result = fetch_once(options, &hosts, variant, &file, home.path(), limit);
-        row.note_load(busy)?;
+        let result = fetch_once(options, &hosts, variant, &file, limit, &mut row.most_busy);
         let result = result.unwrap_or_else(|error| Outcome::Failed { why: format!("{error:#}") });
         row.fetched.push(Fetched { peer: variant.name(), result });
     }
@@ -164,17 +162,19 @@ fn fetch_once(
     hosts: &Hosts,
     variant: Variant,
     file: &Path,
-    home: &Path,
     limit: Duration,
+    most_busy: &mut f64,
 ) -> Result<Outcome> {
+    let home = file.parent().context("the sample has no directory")?;
     let mut chain = Chain::start_at(variant, &hosts.sites(), hosts.client()?, file, home)?;
     chain.client_options.clone_from(&options.client_option);
     let out = home.join("arrived");
     let steps = chain.fetch(file, &out)?;
     let program = steps.first().and_then(|step| step.first()).context("nothing to run")?;
-    let (before, started) = (hosts.delivered(), Instant::now());
+    let (before, busy, started) = (hosts.delivered(), machine_busy()?, Instant::now());
     let is_whole = fetch::run_within(program, limit)?;
     let seconds = started.elapsed().as_secs_f64();
+    *most_busy = most_busy.max(share(machine_busy()?.saturating_sub(busy), seconds));
     let delivered = hosts.delivered() - before;
     chain.check()?;
     let outcome = if is_whole {
@@ -194,14 +194,11 @@ fn megabits(bytes: u64) -> f64 {
     bytes as f64 * 8.0 / 1e6
 }
 
-impl Row {
-    #[allow(clippy::cast_precision_loss, reason = "a machine has few processors")]
-    fn note_load(&mut self, (busy, since): (Duration, Instant)) -> Result<()> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-        let worked = machine_busy()?.saturating_sub(busy).as_secs_f64();
-        self.most_busy = self.most_busy.max(worked / cores / since.elapsed().as_secs_f64());
-        Ok(())
-    }
+/// How much of all processors worked, of 1.
+#[allow(clippy::cast_precision_loss, reason = "a machine has few processors")]
+fn share(worked: Duration, seconds: f64) -> f64 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    worked.as_secs_f64() / cores / seconds
 }
 
 impl Outcome {
