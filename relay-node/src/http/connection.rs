@@ -2,6 +2,7 @@
 
 mod exchange;
 mod farewell;
+mod short_answer;
 
 use super::head::{Head, HeadScanner, Refusal};
 use super::timer::Timer;

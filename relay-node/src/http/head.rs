@@ -5,8 +5,11 @@
 //! checked here, byte by byte, before hyper sees it, and hyper is given exactly one request at a time.
 
 use super::HttpConfig;
-use http::StatusCode;
+use super::body::{Stream, nothing};
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Uri};
+use http::{Method, Request, StatusCode, Version};
 
 /// Empty lines that are passed over before a request (RFC 9112, 2.2, asks for one).
 const MAX_EMPTY_LINES: usize = 4;
@@ -195,6 +198,24 @@ fn check(buffer: &[u8], start: usize, end: usize, config: &HttpConfig) -> Result
         expects_continue: is_1_1 && fields.expects_continue,
         is_persistent: if is_1_1 { !fields.closes } else { fields.keeps_alive && !fields.closes },
     })
+}
+
+/// The request that a checked head of no body makes; `None` where the types have no room for what it says.
+pub(crate) fn request(head: &Bytes) -> Option<Request<Stream>> {
+    let mut slots = [const { std::mem::MaybeUninit::uninit() }; FIELD_SLOTS];
+    let mut parsed = httparse::Request::new(&mut []);
+    parsed.parse_with_uninit_headers(head, &mut slots).ok()?;
+    let mut request = Request::new(nothing());
+    *request.method_mut() = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
+    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(parsed.path?.as_bytes())).ok()?;
+    *request.version_mut() = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
+    let fields = request.headers_mut();
+    fields.reserve(parsed.headers.len());
+    for field in parsed.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        fields.append(name, HeaderValue::from_maybe_shared(head.slice_ref(field.value)).ok()?);
+    }
+    Some(request)
 }
 
 /// RFC 9112, 3.2: each method has its form of target, and no form has a fragment.

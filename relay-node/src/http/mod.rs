@@ -1,7 +1,7 @@
 //! The HTTP/1.1 face of a node: a web server over the document root.
 //!
 //! A connection's way: [`serve`] waits for a request without holding a buffer, checks its head before hyper sees it
-//! (`head`), has hyper read it and write the answer (`wire`), and gets the connection back for the next. What is answered is
+//! (`head`), writes a short answer or has hyper do what takes longer (`wire`), and has the connection back for the next. What is answered is
 //! decided in one place, [`HttpFace::answer`], which reads as a story from the first rule to the last.
 //!
 //! Three roles answer: the document root (`static_files`), the proxy with its cache ([`proxy`], [`cache`]), and the gateway into
@@ -37,16 +37,16 @@ mod wire;
 use crate::access_log::AccessLog;
 use crate::root::{DocumentRoot, RootError};
 use crate::stop::Stop;
-use body::{Body, BoxError, Stream};
+use body::{Body, Stream};
 use cache::FetchError;
 use error_page::Form;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use gateway::Gateway;
 use http::header::{ALLOW, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use proxy::Proxy;
 use std::io;
 use std::net::SocketAddr;
@@ -130,27 +130,28 @@ impl HttpFace {
     }
 
     /// The story of one request whose head is well formed, and which is not for a tunnel.
-    async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    fn answer(&self, mut request: Request<Stream>, peer: SocketAddr) -> BoxFuture<'_, Response<Body>> {
         let form = Form::accepted(request.headers());
+        let passed_on = move |answer| passed_on(answer, form);
         // 1. With an absolute target a client means a forward proxy, or this node by its name (RFC 9112, 3.2.2).
         let is_absolute = request.uri().authority().is_some();
         if let Some(proxy) = self.proxy.as_ref().filter(|proxy| is_absolute && proxy.is_forward()) {
-            return passed_on(Box::pin(proxy.answer(streamed(request), Some(peer.ip()))).await, form);
+            return proxy.answer(request, Some(peer.ip())).map(passed_on).boxed();
         }
         if is_absolute {
             own_path(request.uri_mut());
         }
         // 2. A file at the end of a chain.
         if let Some(gateway) = &self.gateway {
-            return passed_on(Box::pin(gateway.answer(streamed(request))).await, form);
+            return gateway.answer(request).map(passed_on).boxed();
         }
         // 3. Whatever the upstream has.
         if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.is_reverse()) {
-            return passed_on(Box::pin(proxy.answer(streamed(request), Some(peer.ip()))).await, form);
+            return proxy.answer(request, Some(peer.ip())).map(passed_on).boxed();
         }
         // 4. A file or a directory of the document root. The request's body, if there is one, is not read.
         let (head, _) = request.into_parts();
-        static_files::answer(self, &head.method, &head.uri, &head.headers).await
+        async move { static_files::answer(self, &head.method, &head.uri, &head.headers).await }.boxed()
     }
 
     /// The other end of a tunnel; `None` if this node is no forward proxy.
@@ -162,10 +163,6 @@ impl HttpFace {
             Err(error) => Err(failed(&error, Form::accepted(&head.headers))),
         })
     }
-}
-
-fn streamed(request: Request<Incoming>) -> Request<Stream> {
-    request.map(|body| body.map_err(BoxError::from).boxed_unsync())
 }
 
 /// Runs what may wait for a disk in the blocking pool.

@@ -142,9 +142,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
         self.head.clone()
     }
 
-    /// hyper has let go of the connection, and the exchange moves on by itself.
-    pub(super) fn end_watch(&mut self) {
+    /// Nobody asks for the head any more, and the exchange moves on by itself.
+    pub(super) fn end(&mut self) {
+        self.head = Bytes::new();
         self.gone = None;
+    }
+
+    /// Writes an answer, or what is left of it, past hyper.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, answer: &mut impl Buf) -> Poll<io::Result<()>> {
+        while answer.has_remaining() {
+            let mut slices = [IoSlice::new(&[]); 2];
+            let count = answer.chunks_vectored(&mut slices);
+            let result =
+                Pin::new(&mut self.stream).poll_write_vectored(cx, slices.get(..count).unwrap_or_default());
+            self.progress.wrote(&self.stream, &result);
+            match ready!(result)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => answer.advance(written),
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// Pending as long as the client may be there.
@@ -289,6 +306,17 @@ impl WireBody {
             Body::File(parts) => (Kind::Reader(PartsReader::new(parts)), None),
         };
         (Self { kind, progress }, elsewhere)
+    }
+}
+
+impl WireBody {
+    /// The whole body, where it is in memory.
+    pub(super) fn in_memory(&self) -> Option<Bytes> {
+        match &self.kind {
+            Kind::Empty => Some(Bytes::new()),
+            Kind::Full(bytes) => Some(bytes.clone()),
+            Kind::Reader(_) | Kind::Stream(_) | Kind::Elsewhere(_) => None,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a proxy passes on, and what not.
 
 use super::proxy_front::Setup;
-use super::raw_http::{ask, connect, get, read_answer, request};
+use super::raw_http::{ask, connect, get, lines, read_answer, request};
 use super::scripted_upstream::{Upstream, answer};
 use relay_node::http::proxy_dial::ProxyLimits;
 use relay_proto::route::Route;
@@ -328,4 +328,24 @@ fn a_body_of_unknown_length_ends_with_the_connection_for_http_1_0() {
         let got = ask(front.address, &["GET / HTTP/1.0", "Connection: keep-alive"]);
         assert_eq!((got.status, got.text().as_str(), got.whole), (200, "hello", true));
     }
+}
+
+/// Who speaks HTTP/1.0 cannot know otherwise that another request may follow.
+#[test]
+fn http_1_0_is_told_whether_the_connection_stays() {
+    let upstream = Upstream::fixed(answer("200 OK", &["Cache-Control: max-age=60"], "hello"));
+    let front = Setup::caching(upstream.address).start();
+    get(front.address, "/", &[]);
+    let mut stream = connect(front.address);
+    for _ in 0..3 {
+        stream.write_all(lines(&["GET / HTTP/1.0", "Connection: keep-alive"]).as_bytes()).unwrap();
+        let got = read_answer(&mut stream, false);
+        assert_eq!((got.status, got.text().as_str()), (200, "hello"));
+        assert_eq!(got.field("connection").as_deref(), Some("keep-alive"));
+    }
+    stream.write_all(lines(&["GET / HTTP/1.0"]).as_bytes()).unwrap();
+    let got = read_answer(&mut stream, false);
+    assert_eq!(got.field("connection").as_deref(), Some("close"));
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    assert_eq!(upstream.count(), 1);
 }

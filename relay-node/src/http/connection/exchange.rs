@@ -1,23 +1,27 @@
-//! One request and its answer: hyper reads and writes, and what is better done past hyper is done here.
+//! One request and its answer: hyper reads and writes what takes a while, and what is better done past hyper is done here.
 
-use super::{Next, Owner, TIMED_OUT};
+use super::{Next, Owner, TIMED_OUT, short_answer};
 use crate::access_log::HttpAccess;
-use crate::http::body::{Body, FileParts};
+use crate::http::body::{Body, BoxError, FileParts, Stream};
 use crate::http::connect::{TunnelEnd, tunnel};
-use crate::http::head::{Framing, Head};
+use crate::http::head::{Framing, Head, request};
 use crate::http::timer::{Stall, Timer};
 use crate::http::wire::{Progress, Wire, WireBody};
 use crate::http::{HttpConfig, HttpEnd, HttpOutcome, date, transfer};
 use crate::platform::send_file::as_socket;
-use bytes::BytesMut;
+use bytes::buf::Chain;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, DATE, HeaderValue, REFERER, USER_AGENT};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,6 +39,7 @@ const CLIENT_GONE: u16 = 499;
 struct Exchange<'a> {
     owner: &'a Owner,
     progress: Arc<Progress>,
+    is_persistent: bool,
     can_send_files: bool,
     answer: Mutex<Answer>,
 }
@@ -59,10 +64,10 @@ struct Asked {
     user_agent: Option<HeaderValue>,
 }
 
-/// How hyper's part of an exchange ended.
+/// How the writing of an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
-    /// All that hyper had to write is written.
+    /// All that was to be written is written.
     Whole,
     /// hyper refused the request after all, and has said so.
     Refused,
@@ -84,13 +89,16 @@ where
     let exchange = Exchange {
         owner,
         progress: wire.begin(&head),
+        is_persistent: head.is_persistent,
         can_send_files: as_socket(&wire.stream).is_some(),
         answer: Mutex::default(),
     };
     // Only a request with a body can still turn out to be too late.
-    let asked = (head.framing != Framing::Length(0)).then(|| wire.head());
-    // 1. hyper reads the request, a handler answers, hyper writes.
-    let (mut wire, mut written) = exchange.drive(wire).await;
+    let has_body = head.framing != Framing::Length(0);
+    let asked = has_body.then(|| wire.head());
+    // 1. A handler answers, and the answer is written.
+    let (mut wire, mut written) = exchange.converse(wire, has_body).await;
+    wire.end();
     // 2. A large file goes past hyper.
     let (elsewhere, closes) = exchange.take_rest();
     let mut sent = 0;
@@ -126,7 +134,7 @@ where
     }
     // 5. What comes next.
     let next = match written {
-        Written::Whole if !closes && head.is_persistent => Next::Request,
+        Written::Whole if !closes => Next::Request,
         Written::Whole => {
             let has_more = progress.body_left.load(Relaxed) > 0 || !wire.pending.is_empty();
             Next::Close { end: HttpEnd::Closed, lingers: has_more }
@@ -144,12 +152,68 @@ where
 }
 
 impl Exchange<'_> {
-    /// Lets hyper work until everything it has to write is written, and takes the connection back from it.
-    async fn drive<S>(&self, wire: Wire<S>) -> (Wire<S>, Written)
+    /// Answers the request. A short answer that is there at once is written here: for it, hyper would be set up only to read
+    /// the head once more, to write another, and to be taken apart. hyper writes all others, and reads what has a body.
+    async fn converse<S>(&self, mut wire: Wire<S>, has_body: bool) -> (Wire<S>, Written)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = service_fn(|request| self.respond(request));
+        let request = if has_body { None } else { request(&wire.head()) };
+        let request = request.filter(|request| request.method() != Method::CONNECT);
+        let is_head = request.as_ref().is_some_and(|request| request.method() == Method::HEAD);
+        let mut begun = request.map(|request| self.respond(request));
+        let first =
+            poll_fn(|cx| Poll::Ready(begun.as_mut().map_or(Poll::Pending, |begun| begun.poll_unpin(cx))));
+        match first.await {
+            Poll::Ready(answer) => match answer.body().in_memory() {
+                Some(body) => {
+                    let answer = short_answer::bytes(&answer.into_parts().0, body, is_head);
+                    let written = self.write(&mut wire, answer).await;
+                    (wire, written)
+                }
+                None => Box::pin(self.drive(wire, Some(ready(answer).boxed()))).await,
+            },
+            Poll::Pending => Box::pin(self.drive(wire, begun.map(FutureExt::boxed))).await,
+        }
+    }
+
+    /// Writes a short answer.
+    async fn write<S>(&self, wire: &mut Wire<S>, mut answer: Chain<Bytes, Bytes>) -> Written
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.progress.answer_bytes.store(answer.last_ref().len() as u64, Relaxed);
+        let mut watch = Watch::new();
+        poll_fn(|cx| match wire.poll_send(cx, &mut answer) {
+            Poll::Ready(Ok(())) => Poll::Ready(Written::Whole),
+            Poll::Ready(Err(_)) => Poll::Ready(Written::Failed),
+            Poll::Pending => watch.poll(&self.progress, true, &self.owner.face.config, cx),
+        })
+        .await
+    }
+
+    /// Lets hyper work until everything it has to write is written, and takes the connection back from it. The answer is
+    /// the one that was begun, or else one to what hyper reads.
+    async fn drive<S>(
+        &self,
+        wire: Wire<S>,
+        begun: Option<BoxFuture<'_, Response<WireBody>>>,
+    ) -> (Wire<S>, Written)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let begun = Mutex::new(begun);
+        let service = service_fn(|request: Request<Incoming>| {
+            let begun = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+            async {
+                Ok::<_, Infallible>(match begun {
+                    Some(begun) => begun.await,
+                    None => {
+                        self.respond(request.map(|body| body.map_err(BoxError::from).boxed_unsync())).await
+                    }
+                })
+            }
+        });
         let mut hyper = http1::Builder::new()
             .half_close(true)
             .title_case_headers(true)
@@ -168,21 +232,44 @@ impl Exchange<'_> {
             watch.poll(&self.progress, has_answer, &self.owner.face.config, cx)
         })
         .await;
-        let mut wire = hyper.into_parts().io;
-        wire.end_watch();
-        (wire, written)
+        (hyper.into_parts().io, written)
     }
 
     fn is_written(&self) -> bool {
         self.progress.is_answered() || self.progress.is_head_written() && self.lock().elsewhere.is_some()
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Result<Response<WireBody>, Infallible> {
+    fn respond(
+        &self,
+        request: Request<Stream>,
+    ) -> impl Future<Output = Response<WireBody>> + Send + Unpin + '_ {
         if self.owner.face.log.is_on() {
             self.lock().asked = Some(Asked::of(&request));
         }
         let version = request.version();
-        let (mut parts, body) = self.answer(request).await.into_parts();
+        let answer = match request.method() {
+            &Method::CONNECT => self.connect(request).boxed(),
+            _ => self.owner.face.answer(request, self.owner.peer),
+        };
+        answer.map(move |answer| self.decide(answer, version))
+    }
+
+    /// A tunnel, or an answer like any other.
+    async fn connect(&self, request: Request<Stream>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        match self.owner.face.connect(&head).await {
+            Some(Ok(tunnel)) => {
+                self.lock().tunnel = Some(tunnel);
+                Response::default()
+            }
+            Some(Err(refused)) => refused,
+            None => self.owner.face.answer(Request::from_parts(head, body), self.owner.peer).await,
+        }
+    }
+
+    /// Decides how an answer goes out and how the connection goes on.
+    fn decide(&self, answer: Response<Body>, version: Version) -> Response<WireBody> {
+        let (mut parts, body) = answer.into_parts();
         let (body, elsewhere) = WireBody::new(body, self.can_send_files, self.progress.clone());
         let is_tunnel = self.lock().tunnel.is_some();
         // What is left of the request's body would have to be read away first; a new connection is cheaper. And to HTTP/1.0
@@ -190,10 +277,14 @@ impl Exchange<'_> {
         let closes = self.progress.body_left.load(Relaxed) > 0
             || version == Version::HTTP_10 && body.size_hint().exact().is_none()
             || self.owner.stop.is_stopped()
-            || is_tunnel;
+            || is_tunnel
+            || !self.is_persistent;
         if closes && !is_tunnel {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        } else if version == Version::HTTP_10 && !is_tunnel {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
         }
+        parts.version = version;
         // hyper writes the date that it wrote last until the clock has passed that; a clock that was set back would leave it wrong.
         if !parts.headers.contains_key(DATE)
             && let Some(now) = date::field(SystemTime::now())
@@ -204,22 +295,7 @@ impl Exchange<'_> {
         answer.status = Some(parts.status);
         answer.closes = closes;
         answer.elsewhere = elsewhere;
-        Ok(Response::from_parts(parts, body))
-    }
-
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
-        if request.method() == Method::CONNECT {
-            let (head, body) = request.into_parts();
-            match Box::pin(self.owner.face.connect(&head)).await {
-                Some(Ok(tunnel)) => {
-                    self.lock().tunnel = Some(tunnel);
-                    return Response::default();
-                }
-                Some(Err(refused)) => return refused,
-                None => request = Request::from_parts(head, body),
-            }
-        }
-        self.owner.face.answer(request, self.owner.peer).await
+        Response::from_parts(parts, body)
     }
 
     fn take_rest(&self) -> (Option<FileParts>, bool) {
@@ -254,7 +330,7 @@ impl Exchange<'_> {
 }
 
 impl Asked {
-    fn of(request: &Request<Incoming>) -> Self {
+    fn of(request: &Request<Stream>) -> Self {
         Self {
             at: SystemTime::now(),
             method: request.method().clone(),
