@@ -41,6 +41,9 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
+/// Room for a payload before its bytes are there; hardly any message is longer.
+const ORDINARY_PAYLOAD: usize = 1024;
+
 /// Reads one frame.
 ///
 /// Bytes that cannot begin a frame are refused as soon as they are there. Cancelling it loses what was read.
@@ -72,8 +75,8 @@ pub async fn read_frame_after<R: AsyncRead + Unpin>(
         Preface::check_start(&preface[..filled])?;
     }
     let Preface { frame_type, payload_len } = Preface::decode(&preface)?;
-    // Grows with the bytes that are there, not with the length that was claimed.
-    let mut payload = Vec::new();
+    // Grows with the bytes that are there, not with the length that was claimed, but an ordinary message comes in one read.
+    let mut payload = Vec::with_capacity(payload_len.min(ORDINARY_PAYLOAD));
     reader.take(payload_len as u64).read_to_end(&mut payload).await?;
     if payload.len() < payload_len {
         return Err(ReadError::Truncated);
