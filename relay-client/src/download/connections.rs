@@ -368,12 +368,10 @@ fn is_last(fates: &[RouteFate], route: usize) -> bool {
 /// Whether more connections bring more.
 #[derive(Default)]
 struct Growth {
-    /// Since when, and from how many bytes on, it is measured.
-    since: Option<(Instant, u64)>,
+    /// How many bytes had come at the steps of the measurement that runs.
+    steps: Vec<(Instant, u64)>,
     /// With how many connections, and at how many bytes a second, it was before the last ones were added.
     before: Option<(usize, f64)>,
-    /// The first connection has been measured once; what it brings in its first moments says little.
-    is_warm: bool,
     /// Nothing changes before that.
     rests_until: Option<Instant>,
     rests: u32,
@@ -388,14 +386,20 @@ enum Change {
     Leave(usize),
 }
 
-/// How long a rate is measured, at least.
+/// The least time between two steps of a measurement.
+const STEP: Duration = Duration::from_millis(250);
+/// How long it is measured, at least, before it is said that connections bring nothing. That they bring much shows sooner.
 const WINDOW: Duration = Duration::from_millis(1500);
+/// Connections that bring so much more in a step than in the one before have only begun.
+const BEGINNING: f64 = 1.15;
 /// A chain that is built faster leads over short links, where one connection brings all there is.
 const LONG_PATH: Duration = Duration::from_millis(20);
 /// When more connections brought nothing, they are tried again only after so long, then twice as long, and so on.
-const FIRST_REST: Duration = Duration::from_secs(10);
+const FIRST_REST: Duration = Duration::from_secs(3);
 /// More connections must bring so much more to be kept.
 const MIN_GAIN: f64 = 1.1;
+/// Added connections that bring at least so much of what the ones before them bring are held back each on its own.
+const SHARE: f64 = 0.65;
 /// Connections are not added for what comes sooner anyway. Seconds.
 const MIN_LEFT: f64 = 2.0;
 
@@ -403,30 +407,41 @@ impl Growth {
     fn look(&mut self, working: usize, walk: Duration, is_settling: bool, came: u64, free: u64) -> Change {
         let is_resting = self.rests_until.is_some_and(|until| Instant::now() < until);
         if is_resting || working == 0 || is_settling || walk < LONG_PATH {
-            self.since = None;
+            self.steps.clear();
             return Change::None;
         }
-        let Some((since, from)) = self.since else {
-            self.since = Some((Instant::now(), came));
+        if self.steps.last().is_some_and(|(at, _)| at.elapsed() < STEP.max(walk)) {
+            return Change::None;
+        }
+        self.steps.push((Instant::now(), came));
+        // What comes in the first step says little.
+        let steps = self.steps.get(1..).unwrap_or_default();
+        let (Some(&first), Some(&[before_last, last_but_one, last])) = (steps.first(), steps.last_chunk())
+        else {
             return Change::None;
         };
-        let window = since.elapsed();
-        if window < WINDOW.max(walk * 4) {
+        let (measured, window) = (first.0.elapsed(), WINDOW.max(walk * 4));
+        if measured < window * 2 && rate(last_but_one, last) > BEGINNING * rate(before_last, last_but_one) {
             return Change::None;
         }
-        self.since = None;
-        if !std::mem::replace(&mut self.is_warm, true) {
-            return Change::None;
-        }
-        let rate = came.saturating_sub(from) as f64 / window.as_secs_f64();
+        let mut rate_now = rate(before_last, last);
         let mut wanted = working * 2;
         if let Some((count, before)) = self.before {
-            let (gain, ratio) = (rate / before.max(1.0), working as f64 / count as f64);
+            let ratio = working as f64 / count as f64;
+            let each_helps = |rate: f64| rate / before.max(1.0) > SHARE * ratio;
+            if !each_helps(rate_now) {
+                if measured < window {
+                    return Change::None;
+                }
+                rate_now = rate(first, last);
+            }
+            let gain = rate_now / before.max(1.0);
+            self.steps.clear();
             if gain < MIN_GAIN {
                 self.rest();
                 return Change::Leave(count);
             }
-            if gain > 0.8 * ratio {
+            if each_helps(rate_now) {
                 // Each connection is held back on its own, so that many more will help.
                 wanted = working * 4;
             } else if ratio > 2.0 {
@@ -435,23 +450,29 @@ impl Growth {
                 return Change::Leave((count as f64 * gain).ceil() as usize);
             }
         }
+        self.steps.clear();
         let more = wanted.min(MAX_AUTO).saturating_sub(working);
         if more == 0 {
             return Change::None;
         }
-        if free as f64 * CHUNK_LEN as f64 / rate.max(1.0) < MIN_LEFT {
+        if free as f64 * CHUNK_LEN as f64 / rate_now.max(1.0) < MIN_LEFT {
             return Change::None;
         }
-        self.before = Some((working, rate));
+        self.before = Some((working, rate_now));
         Change::Add(more)
     }
 
     /// It is as it should be, for a while: paths change, and a measurement may have been off.
     fn rest(&mut self) {
-        self.rests_until = Some(Instant::now() + FIRST_REST * 2_u32.pow(self.rests.min(5)));
+        self.rests_until = Some(Instant::now() + FIRST_REST * 2_u32.pow(self.rests.min(7)));
         self.rests += 1;
         self.before = None;
     }
+}
+
+/// Bytes a second between two steps of a measurement.
+fn rate((since, from): (Instant, u64), (until, to): (Instant, u64)) -> f64 {
+    to.saturating_sub(from) as f64 / (until - since).as_secs_f64()
 }
 
 #[cfg(test)]
@@ -510,7 +531,14 @@ mod tests {
 
     /// Lets a path that brings `rate(connections)` bytes a second be looked at for so long; how many it comes to.
     async fn settle(seconds: u64, walk: Duration, rate: impl Fn(usize) -> f64) -> usize {
+        let (connections, _) = settle_from(seconds, walk, |n, _| rate(n)).await;
+        connections
+    }
+
+    /// The same where the rate depends on the seconds since the beginning, too; and the most connections that there were.
+    async fn settle_from(seconds: u64, walk: Duration, rate: impl Fn(usize, f64) -> f64) -> (usize, usize) {
         let (mut growth, mut connections, mut came) = (Growth::default(), 1_usize, 0.0);
+        let (mut most, begin) = (1, Instant::now());
         for _ in 0..seconds * 4 {
             match growth.look(connections, walk, false, came as u64, 1 << 20) {
                 Change::None => {}
@@ -519,19 +547,36 @@ mod tests {
             }
             let tick = Duration::from_millis(250);
             tokio::time::advance(tick).await;
-            came += rate(connections) * tick.as_secs_f64();
+            most = most.max(connections);
+            came += rate(connections, begin.elapsed().as_secs_f64()) * tick.as_secs_f64();
         }
-        connections
+        (connections, most)
     }
 
     #[tokio::test(start_paused = true)]
     async fn connections_grow_while_they_bring_more() {
         let long = Duration::from_millis(90);
-        for seconds in [12, 14, 16] {
+        for seconds in [5, 13, 25] {
             assert_eq!(settle(seconds, long, |n| 1e6 * n as f64).await, MAX_AUTO);
             assert_eq!(settle(seconds, long, |n| 1e6 * n.min(4) as f64).await, 4);
             assert_eq!(settle(seconds, long, |_| 1e7).await, 1);
         }
         assert_eq!(settle(100, Duration::from_millis(3), |n| 1e6 * n as f64).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_helps_much_is_seen_soon() {
+        assert_eq!(settle(4, Duration::from_millis(90), |n| 1e6 * n as f64).await, MAX_AUTO);
+        assert_eq!(settle(6, Duration::from_millis(450), |n| 1e6 * n as f64).await, MAX_AUTO);
+    }
+
+    /// One connection that doubles its rate in each quarter of a second until the path is full.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_start_is_not_taken_for_a_gain() {
+        for full in [1e6, 4e6, 16e6, 64e6] {
+            let rate = |_, seconds: f64| (1e5 * 2_f64.powf(seconds * 4.0)).min(full);
+            let (connections, most) = settle_from(13, Duration::from_millis(90), rate).await;
+            assert_eq!((connections, most), (1, 2), "{full}");
+        }
     }
 }
