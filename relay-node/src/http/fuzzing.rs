@@ -5,9 +5,11 @@
 use super::HttpConfig;
 use super::cache;
 use super::conditional::{self, Tag, Validators};
-use super::head::HeadScanner;
+use super::head::{self, HeadScanner};
 use super::range::{self, Wanted};
 use super::target;
+use bytes::Bytes;
+use http::Method;
 use http::header::{
     HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, RANGE,
@@ -28,6 +30,11 @@ pub fn head(bytes: &[u8], cut: usize) {
             assert!(whole.start <= whole.end && whole.end <= bytes.len(), "{whole:?}");
             assert_eq!((whole.start, whole.end), (in_pieces.start, in_pieces.end));
             assert_eq!(whole.framing, in_pieces.framing);
+            let read =
+                head::request(&Bytes::copy_from_slice(bytes.get(whole.start..whole.end).unwrap_or_default()));
+            assert!(read.is_none_or(
+                |request| request.method() != Method::CONNECT || request.uri().authority().is_some()
+            ));
         }
         (whole, in_pieces) => {
             assert_eq!(whole.is_err(), in_pieces.is_err(), "{whole:?} {in_pieces:?}");

@@ -152,7 +152,6 @@ impl Proxy {
         }
         // 2. Where it goes.
         let (authority, configured) = self.destination(&parts)?;
-        let version = parts.version;
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         parts.uri = absolute(&authority, path)?;
         let wire = Wire { proxy: self.clone(), authority, configured, client };
@@ -170,7 +169,6 @@ impl Proxy {
         }
         let received = answer.version();
         add_via(answer.headers_mut(), received, self.pseudonym());
-        *answer.version_mut() = version;
         Ok(answer)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! hyper is given the bytes of one checked head and of its body, and then neither more bytes nor an end. So it holds no
 //! buffer while a connection idles, never reads into the next request, and the moment when an answer is wholly written
-//! can be told from outside ([`Progress::is_answered`]); then the connection is taken back from it.
+//! can be told from outside ([`Progress::is_answered`]); then the connection is taken back from it. A short answer is written
+//! past hyper, by [`Wire::poll_send`].
 //!
 //! While hyper waits for an answer, or for more of one, the client may go away. A reset ends the exchange, and with it what
 //! was asked of others for this client alone. An end of the client's sending side does not: a client that has said all may
@@ -66,7 +67,7 @@ pub(super) struct Progress {
     is_flushed: AtomicBool,
     /// hyper has let go of the answer's body.
     is_body_gone: AtomicBool,
-    /// Bytes of the answer's body that hyper took.
+    /// Bytes of the answer's body that were written, or that hyper took.
     pub answer_bytes: AtomicU64,
 }
 

@@ -347,5 +347,9 @@ fn http_1_0_is_told_whether_the_connection_stays() {
     let got = read_answer(&mut stream, false);
     assert_eq!(got.field("connection").as_deref(), Some("close"));
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    // What comes as to a proxy must not be kept (RFC 9112, 9.3).
+    let mut stream = connect(front.address);
+    stream.write_all(lines(&["GET http://a/ HTTP/1.0", "Connection: keep-alive"]).as_bytes()).unwrap();
+    assert_eq!(read_answer(&mut stream, false).field("connection").as_deref(), Some("close"));
     assert_eq!(upstream.count(), 1);
 }

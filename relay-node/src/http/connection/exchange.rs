@@ -182,14 +182,16 @@ impl Exchange<'_> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.progress.answer_bytes.store(answer.last_ref().len() as u64, Relaxed);
+        let length = answer.last_ref().len();
         let mut watch = Watch::new();
-        poll_fn(|cx| match wire.poll_send(cx, &mut answer) {
+        let written = poll_fn(|cx| match wire.poll_send(cx, &mut answer) {
             Poll::Ready(Ok(())) => Poll::Ready(Written::Whole),
             Poll::Ready(Err(_)) => Poll::Ready(Written::Failed),
             Poll::Pending => watch.poll(&self.progress, true, &self.owner.face.config, cx),
         })
-        .await
+        .await;
+        self.progress.answer_bytes.store((length - answer.last_ref().len()) as u64, Relaxed);
+        written
     }
 
     /// Lets hyper work until everything it has to write is written, and takes the connection back from it. The answer is
@@ -247,11 +249,12 @@ impl Exchange<'_> {
             self.lock().asked = Some(Asked::of(&request));
         }
         let version = request.version();
+        let is_absolute = request.uri().authority().is_some();
         let answer = match request.method() {
             &Method::CONNECT => self.connect(request).boxed(),
             _ => self.owner.face.answer(request, self.owner.peer),
         };
-        answer.map(move |answer| self.decide(answer, version))
+        answer.map(move |answer| self.decide(answer, version, is_absolute))
     }
 
     /// A tunnel, or an answer like any other.
@@ -268,14 +271,15 @@ impl Exchange<'_> {
     }
 
     /// Decides how an answer goes out and how the connection goes on.
-    fn decide(&self, answer: Response<Body>, version: Version) -> Response<WireBody> {
+    fn decide(&self, answer: Response<Body>, version: Version, is_absolute: bool) -> Response<WireBody> {
         let (mut parts, body) = answer.into_parts();
         let (body, elsewhere) = WireBody::new(body, self.can_send_files, self.progress.clone());
         let is_tunnel = self.lock().tunnel.is_some();
-        // What is left of the request's body would have to be read away first; a new connection is cheaper. And to HTTP/1.0
-        // only the connection's end can tell that of a body whose length is not known.
+        // What is left of the request's body would have to be read away first; a new connection is cheaper. To HTTP/1.0
+        // only the connection's end can tell that of a body whose length is not known, and a proxy, as which an absolute target is
+        // sent, must not keep such a connection (RFC 9112, 9.3).
         let closes = self.progress.body_left.load(Relaxed) > 0
-            || version == Version::HTTP_10 && body.size_hint().exact().is_none()
+            || version == Version::HTTP_10 && (is_absolute || body.size_hint().exact().is_none())
             || self.owner.stop.is_stopped()
             || is_tunnel
             || !self.is_persistent;
