@@ -77,13 +77,15 @@ impl Listing<'_> {
                 return Err(session.refused(&head));
             }
             let page = session.answers().page().await.map_err(|e| session.broken(e))?;
+            let advances =
+                |(after, next): (&RequestedName, &RequestedName)| is_behind(next.as_str(), after.as_str());
+            let is_stuck = page.next.is_some() && page.entries.is_empty();
+            if is_stuck || !after.as_ref().zip(page.next.as_ref()).is_none_or(advances) {
+                return Err(session.broken(AnswerError::Protocol("a listing that does not advance")));
+            }
             unnameable = unnameable.saturating_add(page.unnameable);
             show(&page).map_err(|e| Failure::local("write", Path::new("standard output"), e))?;
             let Some(next) = page.next else { return Ok(unnameable) };
-            let advances = |after: &RequestedName| is_behind(next.as_str(), after.as_str());
-            if page.entries.is_empty() || !after.as_ref().is_none_or(advances) {
-                return Err(session.broken(AnswerError::Protocol("a listing that does not advance")));
-            }
             session.send(&self.request(Some(next.clone()))?).await?;
             after = Some(next);
         }

@@ -178,11 +178,9 @@ impl<'a> Download<'a> {
     /// Whether everything is here as far as one head told, which no hash covers, and which may have been damaged on its way: had it made
     /// a longer file end with the last chunk that was asked for, nothing else would tell. Every other wrong size shows.
     fn is_confirmed_by_nothing(&self) -> bool {
-        if self.plan.expected.is_some_and(|expected| expected == FileHash::of_chunks(self.placed.hashes())) {
-            return false;
-        }
         let ends_as_asked = |version: &FileFacts| version.size.bytes() == queue::FIRST_SEGMENT * CHUNK_LEN;
-        self.version.as_ref().is_some_and(ends_as_asked)
+        let is_expected = |expected| expected == FileHash::of_chunks(self.placed.hashes());
+        self.version.as_ref().is_some_and(ends_as_asked) && !self.plan.expected.is_some_and(is_expected)
     }
 
     async fn ask_and_receive(&mut self, question: &Question) -> Result<End, Failure> {

@@ -118,7 +118,9 @@ fn plan(shared: &Shared, item: &Item, target: PathBuf) -> Result<Plan, Failure> 
 fn concerns_all(failure: &Failure) -> bool {
     match failure {
         Failure::Walk(_) | Failure::Deadline { .. } | Failure::Interrupted => true,
-        Failure::Broken { error, .. } => !matches!(error, AnswerError::Changed | AnswerError::OriginRead),
+        Failure::Broken { error, .. } => {
+            !matches!(error, AnswerError::Changed | AnswerError::OriginRead | AnswerError::Damaged)
+        }
         Failure::NoRoute { failed, .. } => failed.iter().all(|route| concerns_all(&route.failure)),
         Failure::Local { error, .. } => super::is_full(error),
         _ => false,
