@@ -59,8 +59,9 @@ impl ChunkHasher {
     #[must_use]
     pub fn new(index: u64, file_size: u64) -> ChunkHasher {
         let mut hasher = blake3::Hasher::new();
-        hasher.set_input_offset(index.saturating_mul(CHUNK_LEN));
-        ChunkHasher { hasher, is_whole_file: file_size <= CHUNK_LEN, is_empty: true }
+        // BLAKE3 panics at an offset that is not a multiple of its own chunks, which saturating would come to.
+        hasher.set_input_offset(index.min(u64::MAX / CHUNK_LEN) * CHUNK_LEN);
+        ChunkHasher { hasher, is_whole_file: index == 0 && file_size <= CHUNK_LEN, is_empty: true }
     }
 
     /// Takes the next bytes of the chunk, which must not be more than it has.
@@ -69,11 +70,15 @@ impl ChunkHasher {
         self.is_empty &= bytes.is_empty();
     }
 
-    /// The hash of all bytes taken.
+    /// The hash of all bytes taken; of none, wherever they would have stood, the hash of the empty file.
     #[must_use]
     pub fn finish(self) -> ChunkHash {
-        // BLAKE3 has no chaining value for an empty subtree and panics when asked; no chunk is empty.
-        if self.is_whole_file || self.is_empty {
+        // No chunk is empty, but the file may have been cut since its size was read. BLAKE3 has no chaining value for
+        // an empty subtree and no root beyond the beginning, and panics when it is asked for one.
+        if self.is_empty {
+            return ChunkHash(*blake3::hash(&[]).as_bytes());
+        }
+        if self.is_whole_file {
             return ChunkHash(*self.hasher.finalize().as_bytes());
         }
         ChunkHash(self.hasher.finalize_non_root())
@@ -207,6 +212,18 @@ mod tests {
             7 * mib + 1,
         ] {
             check(size);
+        }
+    }
+
+    /// A file may be cut short while it is read, and a peer may name any place; neither may panic.
+    #[test]
+    fn every_place_has_a_hash() {
+        let empty = ChunkHash(*blake3::hash(&[]).as_bytes());
+        for index in [0, 1, 2, 1 << 33, u64::MAX / CHUNK_LEN, u64::MAX / CHUNK_LEN + 1, u64::MAX] {
+            for file_size in [0, 1, CHUNK_LEN, CHUNK_LEN + 1, crate::limits::MAX_SIZE, u64::MAX] {
+                assert_eq!(ChunkHash::of(&[], index, file_size), empty, "chunk {index} of {file_size} bytes");
+                assert_ne!(ChunkHash::of(b"x", index, file_size), empty, "chunk {index} of {file_size} bytes");
+            }
         }
     }
 
