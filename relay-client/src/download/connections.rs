@@ -386,8 +386,8 @@ enum Change {
     Leave(usize),
 }
 
-/// The least time between two steps of a measurement.
-const STEP: Duration = Duration::from_millis(250);
+/// The least time between two steps of a measurement. Less than the pause between two looks, so that no look comes too early.
+const STEP: Duration = Duration::from_millis(200);
 /// How long it is measured, at least, before it is said that connections bring nothing. That they bring much shows sooner.
 const WINDOW: Duration = Duration::from_millis(1500);
 /// Connections that bring so much more in a step than in the one before have only begun.
