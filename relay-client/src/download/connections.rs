@@ -398,6 +398,9 @@ const LONG_PATH: Duration = Duration::from_millis(20);
 const FIRST_REST: Duration = Duration::from_secs(3);
 /// More connections must bring so much more to be kept.
 const MIN_GAIN: f64 = 1.1;
+/// More connections hardly take anything away: when they bring less than so much of what came before, it is the path that was
+/// faster then, as it is until TCP meets the first losses, and what they bring is found out from here on.
+const SLOWER: f64 = 0.9;
 /// Added connections that bring at least so much of what the ones before them bring are held back each on its own.
 const SHARE: f64 = 0.65;
 /// Connections are not added for what comes sooner anyway. Seconds.
@@ -437,7 +440,8 @@ impl Growth {
             }
             let gain = rate_now / before.max(1.0);
             self.steps.clear();
-            if gain < MIN_GAIN {
+            let is_slower = gain < SLOWER && ratio <= 2.0;
+            if gain < MIN_GAIN && !is_slower {
                 self.rest();
                 return Change::Leave(count);
             }
@@ -568,6 +572,17 @@ mod tests {
     async fn what_helps_much_is_seen_soon() {
         assert_eq!(settle(4, Duration::from_millis(90), |n| 1e6 * n as f64).await, MAX_AUTO);
         assert_eq!(settle(6, Duration::from_millis(450), |n| 1e6 * n as f64).await, MAX_AUTO);
+    }
+
+    /// Until the first losses one connection is as fast as many.
+    #[tokio::test(start_paused = true)]
+    async fn a_beginning_without_losses_is_no_measure() {
+        let long = Duration::from_millis(90);
+        let lossy = |n: usize, seconds: f64| if seconds < 1.3 { 5e6 } else { 1e6 * n as f64 };
+        assert_eq!(settle_from(7, long, lossy).await, (MAX_AUTO, MAX_AUTO));
+        // A path that became slower for all.
+        let slower = |_, seconds: f64| if seconds < 1.3 { 5e6 } else { 2e6 };
+        assert_eq!(settle_from(7, long, slower).await, (2, 4));
     }
 
     /// One connection that doubles its rate in each quarter of a second until the path is full.
