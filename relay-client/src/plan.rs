@@ -46,6 +46,17 @@ pub enum Connections {
     Fixed(usize),
 }
 
+impl Connections {
+    /// How many a route has from the beginning.
+    #[must_use]
+    pub fn at_first(self) -> usize {
+        match self {
+            Connections::Auto => 1,
+            Connections::Fixed(count) => count,
+        }
+    }
+}
+
 /// Where a file goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -135,6 +146,12 @@ impl Plan {
     #[must_use]
     pub fn is_stream(&self) -> bool {
         !matches!(self.target, Target::File(_))
+    }
+
+    /// Whether more than one connection is wanted from the beginning.
+    #[must_use]
+    pub fn wants_several_connections(&self) -> bool {
+        !self.is_stream() && self.routes.len() * self.connections.at_first() > 1
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 pub const MAX_AUTO: usize = 16;
 /// The most connections of a run.
 const MAX_CONNECTIONS: usize = 64;
-/// Fewer missing chunks than this for each connection are not worth another one.
+/// Fewer missing chunks than this for each connection are not worth another one, unless it was asked for.
 const MIN_SHARE: u64 = 2;
 
 /// What became of a route.
@@ -108,10 +108,7 @@ impl<'s> Connections<'s> {
     }
 
     fn start(&mut self, route: usize) {
-        let wanted = match self.shared.plan.connections {
-            Wanted::Auto => 1,
-            Wanted::Fixed(count) => count,
-        };
+        let wanted = self.shared.plan.connections.at_first();
         while self.of(route).count() < wanted && self.has_work_for_more() {
             if !self.add(route) {
                 break;
@@ -120,8 +117,11 @@ impl<'s> Connections<'s> {
     }
 
     fn has_work_for_more(&self) -> bool {
-        self.slots.len() < MAX_CONNECTIONS
-            && self.shared.queue.free() >= MIN_SHARE * (self.slots.len() as u64 + 1)
+        let least = match self.shared.plan.connections {
+            Wanted::Auto => MIN_SHARE * (self.slots.len() as u64 + 1),
+            Wanted::Fixed(_) => self.slots.len() as u64,
+        };
+        self.slots.len() < MAX_CONNECTIONS && self.shared.queue.free() >= least
     }
 
     fn add(&mut self, route: usize) -> bool {
@@ -516,7 +516,7 @@ mod tests {
             sink: Arc::new(Sink::stream(Box::new(std::io::sink()))),
             path: "f".into(),
             version,
-            queue: Queue::new(std::iter::once(0..4)),
+            queue: Queue::new(std::iter::once(0..4), false),
             authority: Authority::new(0),
             brought: &brought,
             came: RefCell::new(vec![0]),

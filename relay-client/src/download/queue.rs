@@ -19,8 +19,8 @@ pub type WorkerId = usize;
 
 /// Chunks of the first segment, before anything is known of a connection's pace.
 pub const FIRST_SEGMENT: u64 = 8;
-/// The same when several connections share the work.
-const FIRST_SHARED_SEGMENT: u64 = 2;
+/// The same when several connections share the work, or are going to.
+const FIRST_SHARED_SEGMENT: u64 = 1;
 /// The most chunks of a segment.
 const MAX_SEGMENT: u64 = 64;
 /// How long a segment should take.
@@ -39,6 +39,8 @@ struct Inner {
     /// Runs that nobody fetches, in order.
     free: VecDeque<Range<u64>>,
     workers: BTreeMap<WorkerId, Work>,
+    /// Several connections are wanted from the beginning.
+    is_shared: bool,
     /// Chunks that two connections were asked for, and whether one of them has brought it.
     twice: BTreeMap<u64, bool>,
 }
@@ -88,11 +90,12 @@ impl Work {
 }
 
 impl Queue {
-    /// A queue of these runs of chunks, in order and apart.
+    /// A queue of these runs of chunks, in order and apart. `is_shared`: several connections are wanted from the beginning, and
+    /// the first one leaves work to the others before they stand.
     #[must_use]
-    pub fn new(missing: impl IntoIterator<Item = Range<u64>>) -> Queue {
+    pub fn new(missing: impl IntoIterator<Item = Range<u64>>, is_shared: bool) -> Queue {
         let free = missing.into_iter().filter(|run| !run.is_empty()).collect();
-        Queue { inner: RefCell::new(Inner { free, ..Inner::default() }), changed: Notify::new() }
+        Queue { inner: RefCell::new(Inner { free, is_shared, ..Inner::default() }), changed: Notify::new() }
     }
 
     /// Ready once something has changed that a waiting connection may want to know.
@@ -145,7 +148,7 @@ impl Queue {
     #[must_use]
     pub fn claim(&self, id: WorkerId, before: u64) -> Option<Range<u64>> {
         let mut inner = self.inner.borrow_mut();
-        let is_alone = inner.workers.len() == 1;
+        let is_alone = inner.workers.len() == 1 && !inner.is_shared;
         let work = inner.workers.get(&id).filter(|work| !work.is_retired)?;
         let (segment, outstanding) = (work.pace.segment(is_alone), work.outstanding());
         if outstanding >= 2 * segment {
