@@ -457,6 +457,8 @@ impl Growth {
         self.steps.clear();
         let more = wanted.min(MAX_AUTO).saturating_sub(working);
         if more == 0 {
+            // There are as many as there may be, and a later dip is not their fault.
+            self.before = None;
             return Change::None;
         }
         if free as f64 * CHUNK_LEN as f64 / rate_now.max(1.0) < MIN_LEFT {
@@ -572,6 +574,13 @@ mod tests {
     async fn what_helps_much_is_seen_soon() {
         assert_eq!(settle(4, Duration::from_millis(90), |n| 1e6 * n as f64).await, MAX_AUTO);
         assert_eq!(settle(6, Duration::from_millis(450), |n| 1e6 * n as f64).await, MAX_AUTO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_most_connections_stay_when_the_path_is_slower_for_a_while() {
+        let dip = |seconds: f64| if (8.0..12.0).contains(&seconds) { 0.48 } else { 1.0 };
+        let rate = |n: usize, seconds: f64| 1e6 * n as f64 * dip(seconds);
+        assert_eq!(settle_from(13, Duration::from_millis(90), rate).await, (MAX_AUTO, MAX_AUTO));
     }
 
     /// Until the first losses one connection is as fast as many.
