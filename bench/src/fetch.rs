@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::daemon::{Daemon, machine_busy, settle};
+use crate::daemon::{Daemon, end, machine_busy, settle};
 use crate::peers::{Chain, Invocation, Pipeline};
 use crate::platform::{self, Usage};
 
@@ -135,8 +135,7 @@ pub fn run_within(program: &Invocation, limit: Duration) -> Result<bool> {
             return Ok(true);
         }
         if Instant::now() >= until {
-            child.kill()?;
-            child.wait()?;
+            end(child);
             return Ok(false);
         }
         thread::sleep(Duration::from_millis(2));
