@@ -19,6 +19,7 @@
 )]
 
 pub mod files;
+pub mod nobody;
 pub mod node;
 pub mod process;
 pub mod programs;
@@ -28,4 +29,4 @@ pub mod recorder;
 use std::time::Duration;
 
 /// How long a test waits for an event before it fails. Far more than any event needs, so that only a missing one ends a wait.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(120);

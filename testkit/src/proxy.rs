@@ -687,8 +687,8 @@ mod tests {
 
     #[test]
     fn a_target_that_refuses() {
-        let target = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
-        let proxy = FaultProxy::start(target, Plan::pass());
+        let target = crate::nobody::Nobody::new();
+        let proxy = FaultProxy::start(target.address(), Plan::pass());
         let client = std::net::TcpStream::connect(proxy.address()).expect("connected");
         client.set_read_timeout(Some(LIMIT)).expect("a limit");
         assert_eq!(read_all(&client).1, Some(ErrorKind::ConnectionReset));

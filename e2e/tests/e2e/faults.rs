@@ -158,7 +158,7 @@ fn silence_after_the_last_hello() {
     let proxy = FaultProxy::start_with(nodes[1].address(), |n| {
         Plan::down(if n == 0 { 2_000_000 } else { 0 }, Fault::Stall)
     });
-    let finished = world.fetch("myfile", &[nodes[0].hop(), proxy.hop()], &["--timeout", "2"]);
+    let finished = world.fetch("myfile", &[nodes[0].hop(), proxy.hop()], &["--timeout", "5"]);
     let named = format!("walking the route again: hop 2 ({}): timed out, says hop 1", proxy.hop());
     world.check_failed(&finished, "myfile", TIMED_OUT, &[&named]);
 }

@@ -166,7 +166,7 @@ fn a_pipe_without_a_request_gets_a_408_in_its_own_layer() {
 #[test]
 fn frames_a_byte_at_a_time() {
     let world = World::new();
-    let bytes = world.offer("myfile", 3000);
+    let bytes = world.offer("myfile", 300);
     let nodes = world.chain(1);
     let drip = || Direction::drip(Duration::from_micros(100));
     let between = FaultProxy::start(nodes[1].address(), Plan { up: drip(), down: drip() });

@@ -7,9 +7,10 @@ use relay_proto::frame::{Preface, decode};
 use relay_proto::hop::Open;
 use relay_proto::limits::PREFACE_LEN;
 use relay_testkit::files::names_in;
+use relay_testkit::nobody::Nobody;
 use relay_testkit::recorder::{Behaviour, Received, Recorder};
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 const UNREACHABLE: i32 = 3;
 const DENIED: i32 = 4;
@@ -17,15 +18,11 @@ const NOT_FOUND: i32 = 5;
 const TIMED_OUT: i32 = 6;
 const LOCAL: i32 = 8;
 
-/// An address of this machine on which nothing listens.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
-}
-
 #[test]
 fn a_hop_that_refuses() {
     let world = World::new();
-    let (relay, nobody) = (world.relay(), nobody());
+    let (relay, port) = (world.relay(), Nobody::new());
+    let nobody = port.address();
     let finished = world.fetch("f", &[relay.hop(), nobody.to_string()], &[]);
     let expected = format!("hop 2 ({nobody}): connection refused, says hop 1 ({})", relay.hop());
     world.check_failed(&finished, "f", UNREACHABLE, &[&expected]);
@@ -69,7 +66,7 @@ fn a_hop_that_swallows_connects() {
     let world = World::new();
     let (listener, address, _waiting) = full_listener();
     let relay = world.relay();
-    let finished = world.fetch("f", &[relay.hop(), address.to_string()], &["--timeout", "2"]);
+    let finished = world.fetch("f", &[relay.hop(), address.to_string()], &["--timeout", "5"]);
     let expected = format!("hop 2 ({address}): timed out, says hop 1 ({})", relay.hop());
     world.check_failed(&finished, "f", TIMED_OUT, &[&expected, "connect"]);
     let finished = world.fetch("f", &[address.to_string()], &["--timeout", "1"]);
@@ -99,7 +96,7 @@ fn a_hop_that_accepts_and_stays_silent() {
     let world = World::new();
     let silent = Recorder::start(Behaviour::Silent);
     let relay = world.relay();
-    let finished = world.fetch("f", &[relay.hop(), silent.address().to_string()], &["--timeout", "2"]);
+    let finished = world.fetch("f", &[relay.hop(), silent.address().to_string()], &["--timeout", "5"]);
     let expected = format!("hop 2 ({}): timed out, says hop 1 ({})", silent.address(), relay.hop());
     world.check_failed(&finished, "f", TIMED_OUT, &[&expected]);
     let finished = world.fetch("f", &[silent.address().to_string()], &["--timeout", "1"]);

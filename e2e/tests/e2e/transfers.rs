@@ -86,7 +86,7 @@ fn a_hundred_clients_at_once() {
     let clients: Vec<(String, Process)> = (0..100)
         .map(|n| {
             let name = format!("copy-{n}");
-            let client = world.start_fetch("myfile", &route, &["-o", &name]);
+            let client = world.start_fetch("myfile", &route, &["-o", &name, "--timeout", "60"]);
             (name, client)
         })
         .collect();

@@ -46,7 +46,7 @@ fn what_is_stored_outlives_the_process() {
     for (upstream, length) in [(&small, 5), (&large, 1_000_000)] {
         let front = in_dir(upstream.address, dir.path(), 1 << 30);
         assert_eq!(get(front.address, "/", &[]).body.len(), length);
-        until("it is stored", || !front.cache().is_empty() && unfinished(dir.path()) == 0);
+        front.drop_stored();
     }
     for (upstream, body) in [(&small, b"small".to_vec()), (&large, pattern(1_000_000))] {
         let front = in_dir(upstream.address, dir.path(), 1 << 30);
@@ -64,8 +64,7 @@ fn what_a_disk_lost_is_not_served_but_fetched_anew() {
         let upstream = serving(pattern(5_000_000));
         let front = in_dir(upstream.address, dir.path(), 1 << 30);
         get(front.address, "/", &[]);
-        until("it is stored", || !front.cache().is_empty() && unfinished(dir.path()) == 0);
-        drop(front);
+        front.drop_stored();
         let body = walk(dir.path()).into_iter().find(|file| file.extension().is_some_and(|e| e == "body"));
         let file = std::fs::File::options().write(true).open(body.unwrap()).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, &[0; 4096][..10], lost).unwrap();
@@ -154,7 +153,9 @@ fn the_size_is_kept() {
         assert!(get(front.address, "/0", &[]).is_hit() || number == 0, "what is used stays");
         assert!(front.cache().size() <= limit);
     }
-    until("all is on the disk", || unfinished(dir.path()) == 0);
+    // Or files would be renamed and removed under the walk.
+    front.settle();
+    until("nothing is left over", || unfinished(dir.path()) == 0);
     let on_disk: u64 = walk(dir.path()).iter().map(|file| file.metadata().unwrap().len()).sum();
     assert!(on_disk <= limit, "{on_disk}");
     assert!(front.cache().len() >= 5);

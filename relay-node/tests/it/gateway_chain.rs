@@ -5,6 +5,7 @@ use super::proxy_front::Setup;
 use super::raw_http::{connect, get, request};
 use relay_proto::route::Route;
 use relay_testkit::files::write_sample;
+use relay_testkit::nobody::Nobody;
 use relay_testkit::node::Node;
 use relay_testkit::proxy::{Fault, FaultProxy, Plan};
 use std::io::{Read as _, Write as _};
@@ -116,7 +117,8 @@ fn a_stored_file_is_confirmed_and_a_changed_one_fetched_anew() {
 #[test]
 fn the_hop_that_fails_is_named() {
     let chain = Chain::start();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let closed = Nobody::new();
+    let nobody = closed.hop();
     for (hops, failing) in
         [(vec![nobody.clone()], "hop 1"), (vec![chain.relay.hop(), nobody.clone()], "hop 2")]
     {

@@ -140,7 +140,7 @@ async fn a_thousand_bodies_dribbled_through_the_proxy_get_408_while_others_see_n
         ..ProxyConfig::default()
     };
     // None of them is over before the last one has begun.
-    let limits = HttpConfig { body_timeout: Duration::from_secs(5), ..quick() };
+    let limits = HttpConfig { body_timeout: Duration::from_secs(5), ..HttpConfig::default() };
     let mut server = Server::with_face(limits, AccessFormat::Combined, |face| {
         face.with_proxy(Proxy::new(config, None, 1))
     })

@@ -2,6 +2,7 @@
 
 use relay_node::access_log::{AccessFormat, AccessLog};
 use relay_node::http::{HttpConfig, HttpFace, HttpOutcome, serve};
+use relay_node::platform::descriptors::raise_limit;
 use relay_node::root::DocumentRoot;
 use relay_node::stop::{Stop, StopSource, channel};
 use std::collections::HashMap;
@@ -65,6 +66,8 @@ impl Server {
         format: AccessFormat,
         extend: impl FnOnce(HttpFace) -> HttpFace,
     ) -> Self {
+        // A thousand clients and their server are in this one process.
+        raise_limit(0).unwrap();
         let root = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

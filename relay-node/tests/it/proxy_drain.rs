@@ -69,8 +69,6 @@ fn a_tunnel_in_use_goes_on_until_the_drain_limit() {
         assert!(stopped.elapsed() < PATIENCE, "it is never cut");
         thread::sleep(Duration::from_millis(20));
     }
-    // Longer than a silent one is left alone.
-    assert!(stopped.elapsed() > Duration::from_secs(2), "{:?}", stopped.elapsed());
     let ended = node.into_process().finish();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(

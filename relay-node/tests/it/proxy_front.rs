@@ -6,6 +6,7 @@ use relay_node::http::gateway::Gateway;
 use relay_node::http::proxy::{Proxy, ProxyConfig};
 use relay_node::http::proxy_dial::ProxyLimits;
 use relay_node::http::{HttpConfig, HttpFace, serve};
+use relay_node::platform::descriptors::raise_limit;
 use relay_node::root::DocumentRoot;
 use relay_node::stop::{Stop, StopSource, channel};
 use relay_proto::route::Route;
@@ -64,6 +65,8 @@ impl Setup {
 
     /// With its cache in a directory of the test's.
     pub fn start_in(self, dir: Option<&Path>) -> Front {
+        // A thousand clients, the node and its upstream are in this one process.
+        raise_limit(0).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
@@ -115,11 +118,16 @@ impl Front {
         self.clock.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
     }
 
-    /// Ends it once everything that it stores is on the disk.
-    pub fn drop_stored(self) {
+    /// Waits until everything that it stores is on the disk.
+    pub fn settle(&self) {
         if let Some(runtime) = &self.runtime {
             runtime.block_on(self.cache().settled());
         }
+    }
+
+    /// Ends it once everything that it stores is on the disk.
+    pub fn drop_stored(self) {
+        self.settle();
     }
 
     pub fn cache(&self) -> &Cache {

@@ -6,13 +6,28 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 struct Server {
     child: Child,
     address: SocketAddr,
-    _place: TempDir,
+}
+
+impl Server {
+    /// Waits until it listens; false when it ends instead.
+    fn comes_to_listen(&mut self) -> bool {
+        let began = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(began.elapsed() < PATIENCE, "nobody comes to listen at {}", self.address);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
 }
 
 impl Drop for Server {
@@ -32,51 +47,66 @@ fn files(dir: &Path) -> Vec<u8> {
     body
 }
 
+/// How often a server is started: somebody else may take its port first.
+const TRIES: usize = 5;
+
+/// A port that was free a moment ago. It lies below those that a system hands out, so that no other test gets it meanwhile.
 fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let mut addresses = (0..100).map(|_| {
+        let number = std::process::id().wrapping_mul(31).wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
+        SocketAddr::from(([127, 0, 0, 1], 20_000 + (number % 12_000) as u16))
+    });
+    addresses.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
 }
 
 /// `None` where the program is not installed; one that is must start.
-fn started(mut command: Command, address: SocketAddr, place: TempDir) -> Option<Server> {
-    let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-    if spawned.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        return None;
+fn started(command: impl Fn(SocketAddr) -> Command) -> Option<Server> {
+    for _ in 0..TRIES {
+        let address = free_port();
+        let mut command = command(address);
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        if spawned.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return None;
+        }
+        let mut server = Server { child: spawned.unwrap(), address };
+        if server.comes_to_listen() {
+            return Some(server);
+        }
+        eprintln!("{command:?} ended before it listened");
     }
-    let mut server = Server { child: spawned.unwrap(), address, _place: place };
-    let began = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        let ended = server.child.try_wait().unwrap();
-        assert!(ended.is_none(), "{command:?} ended: {ended:?}");
-        assert!(began.elapsed() < PATIENCE, "{command:?} does not listen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Some(server)
+    panic!("it ended {TRIES} times before it listened");
 }
 
-fn python(place: TempDir) -> Option<Server> {
-    let address = free_port();
-    let mut command = Command::new("python3");
-    command
-        .args(["-m", "http.server", "--bind", "127.0.0.1", &address.port().to_string()])
-        .current_dir(place.path());
-    started(command, address, place)
+fn python(place: &Path) -> Option<Server> {
+    started(|address| {
+        let mut command = Command::new("python3");
+        command
+            .args(["-m", "http.server", "--bind", "127.0.0.1", &address.port().to_string()])
+            .current_dir(place);
+        command
+    })
 }
 
-fn nginx(place: TempDir) -> Option<Server> {
-    let address = free_port();
-    let dir = place.path().display();
+fn nginx(place: &Path) -> Option<Server> {
+    started(|address| {
+        std::fs::write(place.join("nginx.conf"), nginx_config(place, address)).unwrap();
+        let mut command = Command::new("nginx");
+        command.arg("-c").arg(place.join("nginx.conf")).arg("-p").arg(place);
+        command
+    })
+}
+
+fn nginx_config(place: &Path, address: SocketAddr) -> String {
+    let dir = place.display();
     // One process, so that killing it leaves no worker behind.
-    let config = format!(
+    format!(
         "daemon off; master_process off; pid {dir}/pid; error_log {dir}/error;\n{user}\
          events {{ worker_connections 64; }}\nhttp {{ access_log off;\n\
          client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3; uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5;\n\
          server {{ listen {address}; root {dir}; }} }}\n",
         user = if is_root() { "user root;\n" } else { "" },
-    );
-    std::fs::write(place.path().join("nginx.conf"), config).unwrap();
-    let mut command = Command::new("nginx");
-    command.arg("-c").arg(place.path().join("nginx.conf")).arg("-p").arg(place.path());
-    started(command, address, place)
+    )
 }
 
 fn is_root() -> bool {
@@ -86,10 +116,10 @@ fn is_root() -> bool {
     })
 }
 
-fn check(name: &str, start: fn(TempDir) -> Option<Server>) {
+fn check(name: &str, start: fn(&Path) -> Option<Server>) {
     let place = TempDir::new().unwrap();
     let body = files(place.path());
-    let Some(server) = start(place) else {
+    let Some(server) = start(place.path()) else {
         eprintln!("SKIPPED a test behind {name}: it is not installed");
         return;
     };

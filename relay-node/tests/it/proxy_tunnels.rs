@@ -3,6 +3,7 @@
 use super::proxy_front::Setup;
 use super::raw_http::{connect, read_answer};
 use relay_node::http::proxy_dial::ProxyLimits;
+use relay_testkit::nobody::Nobody;
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -59,9 +60,9 @@ fn a_tunnel_goes_only_where_it_is_allowed() {
     let refused = read_answer(&mut stream, false);
     assert_eq!(refused.status, 403);
     assert!(refused.text().contains("--allow-proxy"), "{}", refused.text());
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let front = Setup::forward(std::slice::from_ref(&nobody)).start();
-    assert_eq!(open(front.address, &nobody).0, 502);
+    let nobody = Nobody::new();
+    let front = Setup::forward(&[nobody.hop()]).start();
+    assert_eq!(open(front.address, &nobody.hop()).0, 502);
 }
 
 #[test]
