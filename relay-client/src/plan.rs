@@ -148,10 +148,10 @@ impl Plan {
         !matches!(self.target, Target::File(_))
     }
 
-    /// Whether more than one connection is wanted from the beginning.
+    /// How many connections all routes have together from the beginning.
     #[must_use]
-    pub fn wants_several_connections(&self) -> bool {
-        !self.is_stream() && self.routes.len() * self.connections.at_first() > 1
+    pub fn connections_at_first(&self) -> usize {
+        if self.is_stream() { 1 } else { self.routes.len() * self.connections.at_first() }
     }
 }
 

@@ -518,7 +518,7 @@ mod tests {
             sink: Arc::new(Sink::stream(Box::new(std::io::sink()))),
             path: "f".into(),
             version,
-            queue: Queue::new(std::iter::once(0..4), false),
+            queue: Queue::new(std::iter::once(0..4), 1),
             authority: Authority::new(0),
             brought: &brought,
             came: RefCell::new(vec![0]),

@@ -432,7 +432,7 @@ impl<'a> Download<'a> {
             sink: Arc::clone(&output.sink),
             path: output.path.clone(),
             version: version.clone(),
-            queue: Queue::new(placed.missing(size), plan.wants_several_connections()),
+            queue: Queue::new(placed.missing(size), plan.connections_at_first()),
             authority: Authority::new(route),
             brought: &self.brought,
             came: RefCell::new(vec![0; plan.routes.len()]),

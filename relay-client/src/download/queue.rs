@@ -39,8 +39,8 @@ struct Inner {
     /// Runs that nobody fetches, in order.
     free: VecDeque<Range<u64>>,
     workers: BTreeMap<WorkerId, Work>,
-    /// Several connections are wanted from the beginning.
-    is_shared: bool,
+    /// How many connections are wanted from the beginning.
+    expected: usize,
     /// Chunks that two connections were asked for, and whether one of them has brought it.
     twice: BTreeMap<u64, bool>,
 }
@@ -90,12 +90,12 @@ impl Work {
 }
 
 impl Queue {
-    /// A queue of these runs of chunks, in order and apart. `is_shared`: several connections are wanted from the beginning, and
-    /// the first one leaves work to the others before they stand.
+    /// A queue of these runs of chunks, in order and apart. So many connections are `expected` from the beginning, and the first one
+    /// leaves work to the others before they stand.
     #[must_use]
-    pub fn new(missing: impl IntoIterator<Item = Range<u64>>, is_shared: bool) -> Queue {
+    pub fn new(missing: impl IntoIterator<Item = Range<u64>>, expected: usize) -> Queue {
         let free = missing.into_iter().filter(|run| !run.is_empty()).collect();
-        Queue { inner: RefCell::new(Inner { free, is_shared, ..Inner::default() }), changed: Notify::new() }
+        Queue { inner: RefCell::new(Inner { free, expected, ..Inner::default() }), changed: Notify::new() }
     }
 
     /// Ready once something has changed that a waiting connection may want to know.
@@ -148,14 +148,14 @@ impl Queue {
     #[must_use]
     pub fn claim(&self, id: WorkerId, before: u64) -> Option<Range<u64>> {
         let mut inner = self.inner.borrow_mut();
-        let is_alone = inner.workers.len() == 1 && !inner.is_shared;
+        let is_alone = inner.sharers() == 1;
         let work = inner.workers.get(&id).filter(|work| !work.is_retired)?;
         let (segment, outstanding) = (work.pace.segment(is_alone), work.outstanding());
-        if outstanding >= 2 * segment {
+        let fair = if is_alone { segment } else { segment.min(inner.fair_share()) };
+        if outstanding >= 2 * fair {
             return None;
         }
-        let fair = if is_alone { segment } else { inner.fair_share() };
-        let taken = inner.take(segment.min(fair), before);
+        let taken = inner.take(fair, before);
         let run =
             taken.or_else(|| if outstanding == 0 { inner.double(id, segment, before) } else { None })?;
         if let Some(work) = inner.workers.get_mut(&id) {
@@ -190,9 +190,14 @@ impl Inner {
         self.free.iter().map(|run| run.end - run.start).sum()
     }
 
+    /// How many connections share the work, now or soon.
+    fn sharers(&self) -> usize {
+        self.workers.len().max(self.expected).max(1)
+    }
+
     /// Near the end the segments get shorter, so that all connections end at about the same time.
     fn fair_share(&self) -> u64 {
-        self.free_len().div_ceil(2 * self.workers.len().max(1) as u64).max(1)
+        self.free_len().div_ceil(2 * self.sharers() as u64).max(1)
     }
 
     fn take(&mut self, len: u64, before: u64) -> Option<Range<u64>> {

@@ -17,7 +17,7 @@ fn enter(queue: &Queue, id: WorkerId, chunk_ms: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_lonely_connection_takes_all_in_order() {
-    let queue = Queue::new([0..3, 5..100], false);
+    let queue = Queue::new([0..3, 5..100], 1);
     queue.enter(0, Duration::ZERO);
     let (mut asked, mut next) = (VecDeque::new(), 0);
     loop {
@@ -35,7 +35,7 @@ async fn a_lonely_connection_takes_all_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn the_first_connection_leaves_work_to_those_that_are_to_come() {
-    let queue = Queue::new([0..16], true);
+    let queue = Queue::new([0..16], 5);
     queue.enter(0, Duration::from_millis(1));
     queue.adopt(0, 0..FIRST_SEGMENT);
     assert_eq!(queue.claim(0, u64::MAX), None);
@@ -46,11 +46,18 @@ async fn the_first_connection_leaves_work_to_those_that_are_to_come() {
         assert_eq!(queue.claim(id, u64::MAX), Some(first + 1..first + 2));
         assert_eq!(queue.claim(id, u64::MAX), None);
     }
+    // However fast its first chunks came.
+    let queue = Queue::new([0..40], 4);
+    enter(&queue, 0, 1);
+    queue.adopt(0, 0..FIRST_SEGMENT);
+    assert!(queue.received(0, 0));
+    while queue.claim(0, u64::MAX).is_some() {}
+    assert!(queue.free() >= 24, "{} of 40 chunks are left", queue.free());
 }
 
 #[tokio::test(start_paused = true)]
 async fn segments_follow_the_pace() {
-    let queue = Queue::new([0..1_000_000], false);
+    let queue = Queue::new([0..1_000_000], 1);
     enter(&queue, 0, 5);
     enter(&queue, 1, 2000);
     assert_eq!(queue.claim(0, u64::MAX), Some(0..64));
@@ -63,7 +70,7 @@ async fn segments_follow_the_pace() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_chunks_are_fetched_twice_when_that_is_sooner() {
-    let queue = Queue::new([0..4], false);
+    let queue = Queue::new([0..4], 1);
     enter(&queue, 0, 1000);
     queue.adopt(0, 0..4);
     enter(&queue, 1, 10);
@@ -76,7 +83,7 @@ async fn the_last_chunks_are_fetched_twice_when_that_is_sooner() {
     assert!(queue.received(1, 2) && queue.received(1, 3));
     assert!(!queue.received(0, 2));
     // As fast as the other one, it does not help.
-    let queue = Queue::new([0..1], false);
+    let queue = Queue::new([0..1], 1);
     enter(&queue, 0, 10);
     queue.adopt(0, 0..1);
     enter(&queue, 1, 10);
@@ -88,7 +95,7 @@ async fn the_last_chunks_are_fetched_twice_when_that_is_sooner() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_lost_connection_was_asked_for_is_free_again() {
-    let queue = Queue::new([0..10], false);
+    let queue = Queue::new([0..10], 1);
     enter(&queue, 0, 1000);
     enter(&queue, 1, 10);
     queue.adopt(0, 0..10);
@@ -105,7 +112,7 @@ async fn what_a_lost_connection_was_asked_for_is_free_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_damaged_chunk_is_free_again_unless_somebody_brings_it() {
-    let queue = Queue::new([0..2], false);
+    let queue = Queue::new([0..2], 1);
     enter(&queue, 0, 1000);
     queue.adopt(0, 0..2);
     assert!(queue.received(0, 0));
@@ -158,7 +165,7 @@ proptest! {
 
 async fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let all: BTreeSet<u64> = (0..5).chain(9..60).collect();
-    let queue = Queue::new([0..5, 9..60], false);
+    let queue = Queue::new([0..5, 9..60], 1);
     let mut here = BTreeSet::new();
     let mut asked: BTreeMap<usize, VecDeque<u64>> = BTreeMap::new();
     for step in steps {
