@@ -20,7 +20,7 @@ pub type WorkerId = usize;
 /// Chunks of the first segment, before anything is known of a connection's pace.
 pub const FIRST_SEGMENT: u64 = 8;
 /// The same when several connections share the work, or are going to.
-const FIRST_SHARED_SEGMENT: u64 = 1;
+const FIRST_SHARED_SEGMENT: u64 = 2;
 /// The most chunks of a segment.
 const MAX_SEGMENT: u64 = 64;
 /// How long a segment should take.
@@ -74,6 +74,12 @@ impl Pace {
         };
         let chunks = SEGMENT_TIME.max(self.walk).as_secs_f64() / chunk.as_secs_f64().max(1e-6);
         (chunks as u64).clamp(1, MAX_SEGMENT)
+    }
+
+    /// How many chunks come while a request and its answer travel; with fewer asked for, a long path runs empty.
+    fn on_its_way(&self) -> u64 {
+        let chunks = self.chunk.map_or(0.0, |chunk| self.walk.as_secs_f64() / chunk.as_secs_f64().max(1e-6));
+        (chunks as u64).min(MAX_SEGMENT)
     }
 
     /// How long `chunks` more will take, as it looks now; one that has stopped looks slower and slower.
@@ -152,7 +158,7 @@ impl Queue {
         let work = inner.workers.get(&id).filter(|work| !work.is_retired)?;
         let (segment, outstanding) = (work.pace.segment(is_alone), work.outstanding());
         let fair = if is_alone { segment } else { segment.min(inner.fair_share()) };
-        if outstanding >= 2 * fair {
+        if outstanding >= (2 * fair).max(work.pace.on_its_way()) {
             return None;
         }
         let taken = inner.take(fair, before);
