@@ -51,7 +51,6 @@ impl fmt::Debug for ChunkHash {
 pub struct ChunkHasher {
     hasher: blake3::Hasher,
     is_whole_file: bool,
-    is_empty: bool,
 }
 
 impl ChunkHasher {
@@ -61,13 +60,12 @@ impl ChunkHasher {
         let mut hasher = blake3::Hasher::new();
         // BLAKE3 panics at an offset that is not a multiple of its own chunks, which saturating would come to.
         hasher.set_input_offset(index.min(u64::MAX / CHUNK_LEN) * CHUNK_LEN);
-        ChunkHasher { hasher, is_whole_file: index == 0 && file_size <= CHUNK_LEN, is_empty: true }
+        ChunkHasher { hasher, is_whole_file: index == 0 && file_size <= CHUNK_LEN }
     }
 
     /// Takes the next bytes of the chunk, which must not be more than it has.
     pub fn update(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
-        self.is_empty &= bytes.is_empty();
     }
 
     /// The hash of all bytes taken; of none, wherever they would have stood, the hash of the empty file.
@@ -75,7 +73,7 @@ impl ChunkHasher {
     pub fn finish(self) -> ChunkHash {
         // No chunk is empty, but the file may have been cut since its size was read. BLAKE3 has no chaining value for
         // an empty subtree and no root beyond the beginning, and panics when it is asked for one.
-        if self.is_empty {
+        if self.hasher.count() == 0 {
             return ChunkHash(*blake3::hash(&[]).as_bytes());
         }
         if self.is_whole_file {
