@@ -439,7 +439,6 @@ impl Growth {
                 rate_now = rate(first, last);
             }
             let gain = rate_now / before.max(1.0);
-            self.steps.clear();
             let is_slower = gain < SLOWER && ratio <= 2.0;
             if gain < MIN_GAIN && !is_slower {
                 self.rest();
@@ -473,6 +472,7 @@ impl Growth {
         self.rests_until = Some(Instant::now() + FIRST_REST * 2_u32.pow(self.rests.min(7)));
         self.rests += 1;
         self.before = None;
+        self.steps.clear();
     }
 }
 
