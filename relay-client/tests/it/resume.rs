@@ -4,10 +4,9 @@ use crate::client::{Ended, Place, end, wait_for_file};
 use crate::origin::{MODIFIED, Origin, Request, Sample, head};
 use relay_proto::chunk::CHUNK_LEN;
 use relay_proto::file::Conditions;
+use relay_testkit::nobody::Nobody;
 use std::fs;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
-use tokio::net::TcpSocket;
 
 const SIZE: u64 = 6 * CHUNK_LEN + 11;
 
@@ -292,10 +291,8 @@ fn a_killed_client_loses_little() {
 
 #[test]
 fn a_chain_that_never_stood_is_tried_again_only_when_asked() {
-    // Without listening it keeps the port from others.
-    let nobody = TcpSocket::new_v4().unwrap();
-    nobody.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let port = nobody.local_addr().unwrap().port();
+    let nobody = Nobody::new();
+    let port = nobody.address().port();
     let place = Place::new();
     let ended = place.fetch("f", port, &[]);
     ended.check(3, "connection refused");
