@@ -63,8 +63,10 @@ pub(super) struct Progress {
     pub is_write_blocked: AtomicBool,
     /// What the client had yet to take when the stream last took nothing; [`UNKNOWN`] where the system does not tell.
     unsent: AtomicU64,
-    /// Nothing was written since the last flush.
+    /// hyper holds nothing that it was given and has not written.
     is_flushed: AtomicBool,
+    /// The body broke off, and hyper hears of it once it has written what came before.
+    is_break_held: AtomicBool,
     /// hyper has let go of the answer's body.
     is_body_gone: AtomicBool,
     /// Bytes of the answer's body that were written, or that hyper took.
@@ -74,12 +76,12 @@ pub(super) struct Progress {
 impl Progress {
     /// Whether all that hyper will write of the answer is written.
     pub(super) fn is_answered(&self) -> bool {
-        self.is_body_gone.load(Relaxed) && self.is_head_written()
+        self.is_body_gone.load(Relaxed) && self.is_flushed()
     }
 
     /// Whether all that hyper has been given so far is written.
-    pub(super) fn is_head_written(&self) -> bool {
-        self.is_flushed.load(Relaxed) && self.written.load(Relaxed) > 0
+    pub(super) fn is_flushed(&self) -> bool {
+        self.is_flushed.load(Relaxed)
     }
 
     /// What the client had yet to take when the stream last took nothing.
@@ -251,6 +253,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> hyper::rt::Write for Wire<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         self.progress.is_flushed.store(result.is_ready(), Relaxed);
+        if result.is_ready() && self.progress.is_break_held.swap(false, Relaxed) {
+            cx.waker().wake_by_ref();
+        }
         let written = self.progress.written.load(Relaxed);
         // hyper flushes whenever it has done what it can. With nothing written since, it waits for somebody.
         let waits = std::mem::replace(&mut self.flushed, written) == written && !self.progress.is_answered();
@@ -278,8 +283,12 @@ async fn gone(peer: Peer, progress: Arc<Progress>, is_1_1: bool) -> io::Result<(
 }
 
 /// An answer's body on its way through hyper; says when hyper has let go of it.
+///
+/// hyper forgets what it has not written yet, even the head, at once when a body breaks off. The client shall have what
+/// there was, so hyper is told only when all of it is written.
 pub(super) struct WireBody {
     kind: Kind,
+    broken: Option<BoxError>,
     progress: Arc<Progress>,
 }
 
@@ -306,7 +315,9 @@ impl WireBody {
             Body::File(parts) if can_send_files => (Kind::Elsewhere(parts.length()), Some(parts)),
             Body::File(parts) => (Kind::Reader(PartsReader::new(parts)), None),
         };
-        (Self { kind, progress }, elsewhere)
+        // With the body, hyper is given the head.
+        progress.is_flushed.store(false, Relaxed);
+        (Self { kind, broken: None, progress }, elsewhere)
     }
 }
 
@@ -335,20 +346,31 @@ impl HttpBody for WireBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match &mut self.kind {
-            Kind::Empty => None,
-            Kind::Full(bytes) => match std::mem::take(bytes) {
+        let frame = match (self.broken.take(), &mut self.kind) {
+            (Some(error), _) => Some(Err(error)),
+            (None, Kind::Empty) => None,
+            (None, Kind::Full(bytes)) => match std::mem::take(bytes) {
                 bytes if bytes.is_empty() => None,
                 bytes => Some(Ok(Frame::data(bytes))),
             },
-            Kind::Reader(reader) => ready!(Pin::new(reader).poll_frame(cx)),
-            Kind::Stream(stream) => ready!(Pin::new(stream).poll_frame(cx)),
-            Kind::Elsewhere(_) => return Poll::Pending,
+            (None, Kind::Reader(reader)) => ready!(Pin::new(reader).poll_frame(cx)),
+            (None, Kind::Stream(stream)) => ready!(Pin::new(stream).poll_frame(cx)),
+            (None, Kind::Elsewhere(_)) => return Poll::Pending,
         };
-        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-            self.progress.answer_bytes.fetch_add(data.len() as u64, Relaxed);
+        match frame {
+            Some(Err(error)) if !self.progress.is_flushed() => {
+                self.broken = Some(error);
+                self.progress.is_break_held.store(true, Relaxed);
+                Poll::Pending
+            }
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                self.progress.answer_bytes.fetch_add(length as u64, Relaxed);
+                self.progress.is_flushed.store(false, Relaxed);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            frame => Poll::Ready(frame),
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -157,6 +157,28 @@ fn an_upstream_that_stops_in_the_middle_is_cut_off() {
     assert!(began.elapsed() < PATIENCE, "the client gave up by itself");
 }
 
+/// However soon an upstream dies, what it had sent is passed on before the connection breaks.
+#[test]
+fn what_came_before_an_upstream_died_is_passed_on() {
+    for framing in ["Content-Length: 100000", "Transfer-Encoding: chunked"] {
+        for came in [0, 1000] {
+            let upstream = Upstream::start(move |_, stream| {
+                let head = format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n{framing}\r\n\r\n");
+                let chunk = if framing.ends_with("chunked") { "186a0\r\n" } else { "" };
+                stream.write_all(format!("{head}{chunk}{}", "x".repeat(came)).as_bytes()).unwrap();
+            });
+            for setup in [Setup::reverse(upstream.address), Setup::caching(upstream.address)] {
+                let front = setup.start();
+                for _ in 0..20 {
+                    let answer = get(front.address, "/", &[]);
+                    assert_eq!((answer.status, answer.whole), (200, false), "{framing}, {came}");
+                    assert!(answer.body == "x".repeat(came).as_bytes(), "{framing}: {}", answer.body.len());
+                }
+            }
+        }
+    }
+}
+
 /// Leads whoever connects to an address that is told later.
 fn joint() -> (SocketAddr, Arc<OnceLock<SocketAddr>>) {
     let joint = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -238,7 +238,7 @@ impl Exchange<'_> {
     }
 
     fn is_written(&self) -> bool {
-        self.progress.is_answered() || self.progress.is_head_written() && self.lock().elsewhere.is_some()
+        self.progress.is_answered() || self.progress.is_flushed() && self.lock().elsewhere.is_some()
     }
 
     fn respond(

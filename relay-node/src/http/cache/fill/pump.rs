@@ -25,7 +25,7 @@ pub(super) struct Pump {
 impl Pump {
     /// The growth is handed back once it is whole and an entry.
     pub(super) async fn run(&self, growth: Growth, body: Stream) -> Option<Growth> {
-        let mut batches = Batches { body, has_ended: false };
+        let mut batches = Batches { body, end: None };
         let mut growth = Some(growth);
         loop {
             let next = tokio::select! {
@@ -127,8 +127,8 @@ impl Drop for Pump {
 /// A body in batches.
 struct Batches {
     body: Stream,
-    /// A body must not be asked again once it has ended.
-    has_ended: bool,
+    /// A body must not be asked again once it has ended, or broken off.
+    end: Option<Result<(), BoxError>>,
 }
 
 impl Batches {
@@ -136,7 +136,7 @@ impl Batches {
     async fn next(&mut self) -> Option<Result<Vec<Bytes>, BoxError>> {
         let mut batch = Vec::new();
         let mut length = 0;
-        while length < BATCH && !self.has_ended {
+        while length < BATCH && self.end.is_none() {
             let frame = if batch.is_empty() {
                 self.body.frame().await
             } else {
@@ -152,10 +152,11 @@ impl Batches {
                 }
                 // Trailers are not kept.
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Some(Err(error)),
-                None => self.has_ended = true,
+                Some(Err(error)) => self.end = Some(Err(error)),
+                None => self.end = Some(Ok(())),
             }
         }
-        if batch.is_empty() { None } else { Some(Ok(batch)) }
+        // What came before the end comes before it here, too.
+        if batch.is_empty() { self.end.take()?.err().map(Err) } else { Some(Ok(batch)) }
     }
 }
