@@ -5,7 +5,7 @@ use crate::platform::positioned;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -39,16 +39,9 @@ pub fn nothing() -> Stream {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-impl Body {
-    /// In bytes, where it is known.
-    pub(crate) fn length(&self) -> Option<u64> {
-        match self {
-            Self::Empty => Some(0),
-            Self::Full(bytes) => Some(bytes.len() as u64),
-            Self::File(parts) => Some(parts.length()),
-            Self::Stream(_) => None,
-        }
-    }
+/// A stream of what is there already.
+pub fn all_at_once(bytes: Bytes) -> Stream {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Parts of one file, with bytes around them.

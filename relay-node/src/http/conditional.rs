@@ -5,6 +5,9 @@ use http::header::{
     HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
 };
 
+/// What an error page says with [`Verdict::Failed`].
+pub(crate) const FAILED: &str = "The file is not, or no longer, what the request assumes.";
+
 /// What the selected file, or stored response, is compared by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Validators<'a> {

@@ -65,16 +65,18 @@ struct JsonError<'a> {
 /// A whole answer. `detail` is one sentence of the node's own.
 pub(crate) fn response(status: StatusCode, detail: &str, form: Form) -> Response<Body> {
     let page = text(status, detail, form);
-    let mut response = Response::new(Body::Full(Bytes::from(page)));
+    let mut response = Response::default();
     *response.status_mut() = status;
-    let length = response.body().length();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, form.content_type());
-    headers.insert(VARY, HeaderValue::from_static("accept"));
-    if let Some(length) = length {
-        headers.insert(CONTENT_LENGTH, length.into());
-    }
+    describe(response.headers_mut(), &page, form);
+    *response.body_mut() = Body::Full(Bytes::from(page));
     response
+}
+
+/// The fields of an answer that come with the page.
+pub(crate) fn describe(fields: &mut HeaderMap, page: &str, form: Form) {
+    fields.insert(CONTENT_TYPE, form.content_type());
+    fields.append(VARY, HeaderValue::from_static("accept"));
+    fields.insert(CONTENT_LENGTH, page.len().into());
 }
 
 /// The body alone.

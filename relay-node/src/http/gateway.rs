@@ -8,11 +8,12 @@
 mod download;
 mod sessions;
 
-use super::body::{Body, Stream, nothing};
+use super::body::{Body, Stream, all_at_once, nothing};
 use super::byteranges::content_range;
 use super::cache::{Asked, Cache, Fetch, FetchError, Key};
 use super::conditional::{self, Tag, Validators, Verdict};
 use super::date;
+use super::error_page::{self, Form};
 use super::proxy_fields::{Loop, noticed_loop};
 use super::range::{self, Wanted};
 use super::static_files::content_type;
@@ -238,7 +239,9 @@ fn early_answer(fields: &HeaderMap, facts: &FileFacts) -> Option<Response<Stream
     let validators = Validators { entity_tag: Some(Tag::strong(facts.entity_tag.as_str())), last_modified };
     match conditional::evaluate(fields, validators, false) {
         Verdict::NotModified => return Some(not_modified(facts)),
-        Verdict::Failed => return Some(empty(StatusCode::PRECONDITION_FAILED, facts)),
+        Verdict::Failed => {
+            return Some(refused(StatusCode::PRECONDITION_FAILED, conditional::FAILED, fields, facts));
+        }
         Verdict::Proceed | Verdict::Unreadable => {}
     }
     let size = facts.size.bytes();
@@ -246,7 +249,7 @@ fn early_answer(fields: &HeaderMap, facts: &FileFacts) -> Option<Response<Stream
         && conditional::allows_range(fields, validators)
         && range::wanted(fields, size) == Wanted::Unsatisfiable
     {
-        let mut answer = empty(StatusCode::RANGE_NOT_SATISFIABLE, facts);
+        let mut answer = refused(StatusCode::RANGE_NOT_SATISFIABLE, range::UNSATISFIABLE, fields, facts);
         put(answer.headers_mut(), format!("bytes */{size}"));
         return Some(answer);
     }
@@ -292,6 +295,15 @@ fn plain_condition(fields: &HeaderMap) -> Option<Option<EntityTag>> {
 
 fn not_modified(facts: &FileFacts) -> Response<Stream> {
     empty(StatusCode::NOT_MODIFIED, facts)
+}
+
+fn refused(status: StatusCode, detail: &str, asked: &HeaderMap, facts: &FileFacts) -> Response<Stream> {
+    let form = Form::accepted(asked);
+    let page = error_page::text(status, detail, form);
+    let mut answer = empty(status, facts);
+    error_page::describe(answer.headers_mut(), &page, form);
+    *answer.body_mut() = all_at_once(page.into());
+    answer
 }
 
 fn empty(status: StatusCode, facts: &FileFacts) -> Response<Stream> {

@@ -7,6 +7,9 @@ use std::ops::Range;
 /// The most parts of one answer. Who asks for more gets the whole file, which a server may always send (14.2).
 pub(crate) const MAX_RANGES: usize = 64;
 
+/// What an error page says with [`Wanted::Unsatisfiable`].
+pub(crate) const UNSATISFIABLE: &str = "The file has no such part.";
+
 /// What the field asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {

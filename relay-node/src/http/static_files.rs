@@ -265,10 +265,8 @@ impl Problem {
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "Files can be read with GET and HEAD only."),
             Self::StrictMethod => (StatusCode::BAD_REQUEST, "This server knows GET and HEAD only."),
             Self::StrictDate => (StatusCode::BAD_REQUEST, "The date in If-Modified-Since cannot be read."),
-            Self::Precondition => {
-                (StatusCode::PRECONDITION_FAILED, "The file is not, or no longer, what the request assumes.")
-            }
-            Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "The file has no such part."),
+            Self::Precondition => (StatusCode::PRECONDITION_FAILED, conditional::FAILED),
+            Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, range::UNSATISFIABLE),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "This server is busy; try again in a moment."),
             Self::Inner(reason) => {
                 tracing::error!(reason, "a request failed inside");

@@ -46,7 +46,11 @@ fn the_range_table_of_a_stored_body() {
         let answer = get(front.address, "/", &[&format!("Range: {range}")]);
         let named = answer.field("content-range").unwrap_or_default();
         assert_eq!((answer.status, named.as_str()), (status, content_range), "{range}");
-        assert_eq!(answer.text(), body, "{range}");
+        if status == 416 {
+            assert!(answer.text().contains("no such part"), "{range}");
+        } else {
+            assert_eq!(answer.text(), body, "{range}");
+        }
         assert!(answer.is_hit());
     }
     assert_eq!(upstream.count(), 1);

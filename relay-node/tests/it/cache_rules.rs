@@ -266,6 +266,8 @@ fn conditions_and_ranges_are_answered_from_what_is_stored() {
     assert_eq!((changed.status, changed.text().as_str()), (200, "0123456789"));
     let beyond = get(front.address, "/", &["Range: bytes=10-"]);
     assert_eq!((beyond.status, beyond.field("content-range").as_deref()), (416, Some("bytes */10")));
+    assert!(beyond.whole && beyond.text().contains("no such part"), "{}", beyond.text());
+    assert_eq!(beyond.field("content-type").as_deref(), Some("text/html; charset=utf-8"));
     let head = request(front.address, "HEAD", "/", &[]);
     assert_eq!(
         (head.status, head.field("content-length").as_deref(), head.is_hit()),

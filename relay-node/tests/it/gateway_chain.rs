@@ -84,10 +84,14 @@ fn a_file_comes_through_the_chain_whole_and_in_parts() {
         }
         let beyond = get(front.address, "/file.bin", &["Range: bytes=2500000-"]);
         assert_eq!((beyond.status, beyond.field("content-range").as_deref()), (416, Some("bytes */2500000")));
+        assert!(beyond.whole && beyond.text().contains("no such part"), "{}", beyond.text());
         // Conditions.
         assert_eq!(get(front.address, "/file.bin", &[&format!("If-None-Match: {tag}")]).status, 304);
         assert_eq!(get(front.address, "/file.bin", &[&format!("If-None-Match: \"x\", {tag}")]).status, 304);
-        assert_eq!(get(front.address, "/dir/a%20b.txt", &["If-Match: \"x\""]).status, 412);
+        let other = get(front.address, "/dir/a%20b.txt", &["If-Match: \"x\"", "Accept: application/json"]);
+        assert!(other.status == 412 && other.text().starts_with("{\"status\":412,"), "{}", other.text());
+        let other = request(front.address, "HEAD", "/dir/a%20b.txt", &["If-Match: \"x\""]);
+        assert!(other.status == 412 && other.body.is_empty());
         assert_eq!(get(front.address, "/dir/a%20b.txt", &[&format!("If-None-Match: {tag}")]).status, 200);
         let changed = get(front.address, "/file.bin", &["Range: bytes=0-0", "If-Range: \"x\""]);
         assert!(changed.status == 200 && changed.body == chain.body);

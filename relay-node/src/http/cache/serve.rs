@@ -8,6 +8,7 @@ use crate::http::body::{Body, FileParts, Part};
 use crate::http::byteranges::{Multipart, content_range};
 use crate::http::conditional::{self, Tag, Validators, Verdict};
 use crate::http::date;
+use crate::http::error_page::{self, Form};
 use crate::http::range::{self, Wanted};
 use bytes::Bytes;
 use futures_util::stream;
@@ -34,7 +35,8 @@ pub fn stored(asked: &Parts, entry: &Entry, now: SystemTime, told: Told) -> Resp
         Plan::Whole => *answer.body_mut() = stored_body(entry, 0..head.length),
         Plan::Part(range) => *answer.body_mut() = stored_body(entry, range.clone()),
         Plan::Parts(ranges) => put_parts(&mut answer, entry, ranges),
-        Plan::NotModified | Plan::NotSatisfiable => {}
+        Plan::NotModified => {}
+        Plan::NotSatisfiable => put_refusal(&mut answer, asked),
     }
     answer
 }
@@ -57,7 +59,11 @@ pub fn growing(
     let follower = match &plan {
         Plan::Whole | Plan::Parts(_) => follower.or_else(|| growing.follow(None))?,
         Plan::Part(range) => growing.follow(Some(range.clone()))?,
-        Plan::NotModified | Plan::NotSatisfiable => return Some(answer),
+        Plan::NotModified => return Some(answer),
+        Plan::NotSatisfiable => {
+            put_refusal(&mut answer, asked);
+            return Some(answer);
+        }
     };
     if asked.method != Method::HEAD {
         *answer.body_mut() = Body::Stream(following(follower));
@@ -158,7 +164,6 @@ fn begin(head: &Head, plan: &Plan, length: Option<u64>, now: SystemTime, told: T
         Plan::NotModified => leave_what_a_304_needs(fields),
         Plan::NotSatisfiable => {
             leave_what_a_304_needs(fields);
-            fields.insert(CONTENT_LENGTH, HeaderValue::from(0));
             put(fields, CONTENT_RANGE, format!("bytes */{}", length.unwrap_or(0)));
         }
     }
@@ -195,6 +200,13 @@ fn put_parts(answer: &mut Response<Body>, entry: &Entry, ranges: &[Range<u64>]) 
         Some(_) => file_body(entry, parts),
         None => Body::Full(together(&parts)),
     };
+}
+
+fn put_refusal(answer: &mut Response<Body>, asked: &Parts) {
+    let form = Form::accepted(&asked.headers);
+    let page = error_page::text(answer.status(), range::UNSATISFIABLE, form);
+    error_page::describe(answer.headers_mut(), &page, form);
+    *answer.body_mut() = Body::Full(page.into());
 }
 
 /// What is in memory is handed over, and of what is in a file the place: that goes to the client within the kernel.
