@@ -1,5 +1,6 @@
 //! A node's HTTP face with proxy, cache or gateway, so that tests can set the clock and the limits.
 
+use super::raw_http::PATIENCE;
 use relay_node::access_log::AccessLog;
 use relay_node::http::cache::{Cache, Clock};
 use relay_node::http::gateway::Gateway;
@@ -126,8 +127,11 @@ impl Front {
     }
 
     /// Ends it once everything that it stores is on the disk.
-    pub fn drop_stored(self) {
+    pub fn drop_stored(mut self) {
         self.settle();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(PATIENCE);
+        }
     }
 
     pub fn cache(&self) -> &Cache {

@@ -25,6 +25,7 @@ pub use growth::Growth;
 
 use super::entry::{Entry, Head, LONGEST_RECORD, Record};
 use super::key::{Key, KeyId};
+use crate::platform::lock::Lock;
 use directory::{check_marker, failed, lock, read_index, sweep, write_marker};
 use index::Index;
 use quick_cache::Weighter;
@@ -100,7 +101,7 @@ pub struct Store {
     index: Mutex<Index>,
     hot: HotEntries<u64, Arc<Entry>, Weight>,
     next: AtomicU64,
-    _lock: File,
+    _lock: Lock,
 }
 
 #[derive(Debug, Clone)]

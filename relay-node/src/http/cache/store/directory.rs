@@ -3,7 +3,7 @@
 use super::index::Index;
 use super::{BLOCK, StoreError};
 use crate::http::cache::key::KeyId;
-use crate::platform::lock::try_lock;
+use crate::platform::lock::Lock;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -48,30 +48,26 @@ pub(super) fn write_marker(dir: &Path) -> Result<(), StoreError> {
 
 /// Where the system has no such lock, two processes on one cache waste each other's work but serve nothing torn: no name
 /// is used for a second body.
-pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
+pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
     let path = dir.join("lock");
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(&path)
         .map_err(failed("open", &path))?;
-    match try_lock(&file) {
-        Ok(true) => {}
-        Ok(false) => {
-            let mut text = String::new();
-            let holder = match file.take(32).read_to_string(&mut text) {
-                Ok(_) if !text.trim().is_empty() => format!(" (process {})", text.trim()),
-                _ => String::new(),
-            };
-            return Err(StoreError::InUse { dir: dir.display().to_string(), holder });
-        }
-        Err(error) => return Err(failed("lock", &path)(error)),
-    }
-    let noted = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+    let Some(lock) = Lock::try_on(file).map_err(failed("lock", &path))? else {
+        let mut text = String::new();
+        let holder = match File::open(&path).and_then(|file| file.take(32).read_to_string(&mut text)) {
+            Ok(_) if !text.trim().is_empty() => format!(" (process {})", text.trim()),
+            _ => String::new(),
+        };
+        return Err(StoreError::InUse { dir: dir.display().to_string(), holder });
+    };
+    let noted = lock.file().set_len(0).and_then(|()| write!(lock.file(), "{}", std::process::id()));
     noted.map_err(failed("write", &path))?;
-    Ok(file)
+    Ok(lock)
 }
 
 pub(super) fn sweep(dir: &Path) -> Result<(), StoreError> {

@@ -211,12 +211,9 @@ fn an_unfinished_body_is_swept_away_at_the_next_start() {
         growth.write(&[Bytes::from_static(b"half of it")]).unwrap();
         // As SIGKILL leaves it: nobody tidies up.
         std::mem::forget(growth);
-        // The lock is let go with the process; here with the file.
-        let lock = File::open(place.0.join("lock")).unwrap();
-        drop(lock);
         assert_eq!(files(&place).len(), 1);
-        // The forgotten growth holds the store, and with it the lock.
-        rustix::fs::flock(&store._lock, rustix::fs::FlockOperation::Unlock).unwrap();
+        // The lock is let go with the process; here the forgotten growth holds the store, and with it the lock.
+        rustix::fs::flock(store._lock.file(), rustix::fs::FlockOperation::Unlock).unwrap();
     }
     let store = open(&place, 1 << 30);
     assert!(store.is_empty() && files(&place).is_empty());
