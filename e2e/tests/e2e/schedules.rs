@@ -172,7 +172,9 @@ fn a_killed_client_fetches_no_chunk_of_its_journal_again() {
         let at = 12 * MIB as u64 + Dice::new("journal", seed).roll(10 * MIB as u64);
         let proxy =
             FaultProxy::start(nodes[0].address(), Plan { down: Direction::rate(RATE), ..Plan::default() });
-        let client = world.start_fetch("myfile", &[proxy.hop(), nodes[1].hop()], &["--timeout", "60"]);
+        // One connection, for the rate is that of each.
+        let options = ["--timeout", "60", "--connections", "1"];
+        let client = world.start_fetch("myfile", &[proxy.hop(), nodes[1].hop()], &options);
         proxy.wait_for("enough bytes", |seen| seen.iter().any(|one| one.down >= at));
         client.signal(Signal::Kill);
         drop(client.finish());
