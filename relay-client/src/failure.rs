@@ -34,7 +34,7 @@ pub enum Failure {
         aftermath: Option<String>,
     },
     /// The origin answered, but not with the file.
-    #[error("{name}: {status}, says hop {position} ({origin}){said}", said = said(.message))]
+    #[error("{name}: {status}, says hop {position} ({origin}){said}{hint}", said = said(.message), hint = name_hint(*.status, .name))]
     Refused {
         /// What was asked for.
         name: String,
@@ -165,6 +165,17 @@ fn hint(error: &WalkError) -> &'static str {
     match (error.code, error.says.is_some()) {
         (FailureCode::NotARelayNode, _) => " (is the port right?)",
         (FailureCode::Refused, _) => " (is a relay-node running there, on this port?)",
+        _ => "",
+    }
+}
+
+/// An origin does not tell what else stands under a name that it does not offer; mostly it is a directory, or a slip.
+fn name_hint(status: Status, name: &str) -> &'static str {
+    match status {
+        Status::NOT_FOUND if name.ends_with('/') => " (`relay-client list` shows what there is)",
+        Status::NOT_FOUND => {
+            " (`relay-client list` shows what there is; a directory is fetched with a / behind its name)"
+        }
         _ => "",
     }
 }

@@ -205,7 +205,13 @@ fn when_no_route_is_left_each_says_why() {
         &finished,
         "myfile",
         5,
-        &["no route is left", "route 1: hop 1", "connection refused", "route 2: myfile: 404 not found"],
+        &[
+            "no route is left",
+            "route 1: hop 1",
+            "connection refused",
+            "route 2: myfile: 404 not found",
+            "with a / behind",
+        ],
     );
     let (_, events) = fetch(&world, &[&[&dead.hop()], &[&other.hop()]], &[]);
     let failed = of(&events, "failed");
