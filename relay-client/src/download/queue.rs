@@ -157,7 +157,7 @@ impl Queue {
         let is_alone = inner.sharers() == 1;
         let work = inner.workers.get(&id).filter(|work| !work.is_retired)?;
         let (segment, outstanding) = (work.pace.segment(is_alone), work.outstanding());
-        let fair = if is_alone { segment } else { segment.min(inner.fair_share()) };
+        let fair = if is_alone { segment } else { inner.fair_share(segment) };
         if outstanding >= (2 * fair).max(work.pace.on_its_way()) {
             return None;
         }
@@ -202,8 +202,17 @@ impl Inner {
     }
 
     /// Near the end the segments get shorter, so that all connections end at about the same time.
-    fn fair_share(&self) -> u64 {
-        self.free_len().div_ceil(2 * self.sharers() as u64).max(1)
+    fn fair_share(&self, most: u64) -> u64 {
+        let parts = 2 * self.sharers() as u64;
+        let mut free = 0;
+        for run in &self.free {
+            free += run.end - run.start;
+            // A file that was resumed often has many gaps, and most of the time the first few say enough.
+            if free >= most * parts {
+                return most;
+            }
+        }
+        free.div_ceil(parts).max(1)
     }
 
     fn take(&mut self, len: u64, before: u64) -> Option<Range<u64>> {
