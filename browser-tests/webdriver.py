@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 
 # How long to wait for anything that should come; far longer than a loaded machine needs.
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 # What keeps a headless Chromium from speaking to anybody but the pages under test.
 QUIET_FLAGS = (
@@ -39,6 +39,9 @@ QUIET_FLAGS = (
     # Names other than the loopback ones are not even looked up.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
+
+# The driver lets the system choose a port for one address family and then wants the same one of the other, which may be taken.
+DRIVER_STARTS = 20
 
 ELEMENT_KEY = "element-6066-11e4-a52e-4f735466cecf"
 
@@ -67,6 +70,7 @@ class Browser:
         self.downloads = self._home / "downloads"
         self.downloads.mkdir()
         self._driver = None
+        self._base = None
         try:
             self._start(flags)
         except BaseException:
@@ -74,10 +78,7 @@ class Browser:
             raise
 
     def _start(self, flags):
-        self._driver = subprocess.Popen(
-            ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self._base = f"http://127.0.0.1:{self._driver_port()}"
+        self._base = f"http://127.0.0.1:{self._start_driver()}"
         options = {
             "args": [*QUIET_FLAGS, f"--user-data-dir={self._home / 'profile'}", *flags],
             "prefs": {"download.default_directory": str(self.downloads), "download.prompt_for_download": False},
@@ -92,13 +93,28 @@ class Browser:
         self._base += f"/session/{session['sessionId']}"
         self.devtools("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
 
-    def _driver_port(self) -> int:
-        """Reads the port from the driver's first lines, and goes on draining what it prints."""
+    def _start_driver(self) -> int:
+        """Starts the driver and returns its port."""
+        for _ in range(DRIVER_STARTS):
+            self._end_driver()
+            self._driver = subprocess.Popen(
+                ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            port, said = self._driver_port()
+            if port is not None or "Address already in use" not in said:
+                break
+        if port is None:
+            raise WebDriverError(f"chromedriver named no port; it said: {said}")
+        return port
+
+    def _driver_port(self) -> tuple:
+        """Reads the port from the driver's first lines, and goes on draining what it prints. Also returns what it said."""
         lines = queue.Queue()
 
-        def drain():
-            for line in self._driver.stdout:
-                lines.put(line)
+        def drain(output=self._driver.stdout):
+            with output:
+                for line in output:
+                    lines.put(line)
             lines.put(None)
 
         threading.Thread(target=drain, daemon=True).start()
@@ -109,10 +125,10 @@ class Browser:
             except queue.Empty:
                 line = None
             if line is None:
-                raise WebDriverError("chromedriver named no port; it said: " + "".join(said))
+                return None, "".join(said)
             said.append(line)
             if found := re.search(r"started successfully on port (\d+)", line):
-                return int(found[1])
+                return int(found[1]), "".join(said)
 
     def _call(self, method: str, path: str, body=None):
         data = None if method == "GET" else json.dumps(body or {}).encode()
@@ -133,20 +149,23 @@ class Browser:
         self.close()
 
     def close(self):
-        if self._driver is not None and self._driver.poll() is None:
+        if self._base is not None and self._driver.poll() is None:
             try:
                 self._call("DELETE", "")
             except (WebDriverError, OSError):
                 pass
-            self._driver.terminate()
-            try:
-                self._driver.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                self._driver.kill()
-                self._driver.wait()
-        if self._driver is not None:
-            self._driver.stdout.close()
+        self._end_driver()
         shutil.rmtree(self._home, ignore_errors=True)
+
+    def _end_driver(self):
+        if self._driver is None:
+            return
+        self._driver.terminate()
+        try:
+            self._driver.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._driver.kill()
+            self._driver.wait()
 
     # What a visitor does.
 
