@@ -109,19 +109,20 @@ impl<'s> Connections<'s> {
 
     fn start(&mut self, route: usize) {
         let wanted = self.shared.plan.connections.at_first();
-        while self.of(route).count() < wanted && self.has_work_for_more() {
+        while self.of(route).count() < wanted && self.has_work_for_more(self.shared.queue.free()) {
             if !self.add(route) {
                 break;
             }
         }
     }
 
-    fn has_work_for_more(&self) -> bool {
+    /// Whether one more connection is worth it, with so many chunks that it may bring.
+    fn has_work_for_more(&self, chunks: u64) -> bool {
         let least = match self.shared.plan.connections {
             Wanted::Auto => MIN_SHARE * (self.slots.len() as u64 + 1),
             Wanted::Fixed(_) => self.slots.len() as u64,
         };
-        self.slots.len() < MAX_CONNECTIONS && self.shared.queue.free() >= least
+        self.slots.len() < MAX_CONNECTIONS && chunks >= least
     }
 
     fn add(&mut self, route: usize) -> bool {
@@ -309,14 +310,14 @@ impl<'s> Connections<'s> {
         }
         for route in 0..self.fates.len() {
             let (working, walk) = self.working(route);
-            let is_settling = self.of(route).count() > working;
+            let building = self.of(route).count().saturating_sub(working);
             let came = self.shared.came.borrow().get(route).copied().unwrap_or_default();
-            let free = self.shared.queue.free();
+            let left = self.shared.queue.left();
             let Some(growth) = self.growth.get_mut(route) else { continue };
-            match growth.look(working, walk, is_settling, came, free) {
+            match growth.look(working, building, walk, came, left) {
                 Change::None => {}
                 Change::Add(more) => (0..more).for_each(|_| {
-                    if self.has_work_for_more() {
+                    if self.has_work_for_more(left) {
                         self.add(route);
                     }
                 }),
@@ -325,10 +326,14 @@ impl<'s> Connections<'s> {
         }
     }
 
-    /// How many connections of a route work, and how long its chain takes to build.
+    /// How many connections of a route work, and how long its chain takes to build when nothing is lost meanwhile.
     fn working(&self, route: usize) -> (usize, Duration) {
         let working = self.of(route).filter(|slot| slot.told.phase.get() == Phase::Working);
-        working.fold((0, Duration::ZERO), |(count, walk), slot| (count + 1, walk.max(slot.told.walk.get())))
+        let walks = working.map(|slot| slot.told.walk.get());
+        let (count, shortest) = walks.fold((0, None), |(count, shortest), walk| {
+            (count + 1, Some(shortest.map_or(walk, |shortest: Duration| shortest.min(walk))))
+        });
+        (count, shortest.unwrap_or_default())
     }
 
     fn retire_to(&self, route: usize, count: usize) {
@@ -370,6 +375,8 @@ fn is_last(fates: &[RouteFate], route: usize) -> bool {
 struct Growth {
     /// How many bytes had come at the steps of the measurement that runs.
     steps: Vec<(Instant, u64)>,
+    /// With how many connections.
+    measured: usize,
     /// With how many connections, and at how many bytes a second, it was before the last ones were added.
     before: Option<(usize, f64)>,
     /// Nothing changes before that.
@@ -401,14 +408,23 @@ const MIN_GAIN: f64 = 1.1;
 /// More connections hardly take anything away: when they bring less than so much of what came before, it is the path that was
 /// faster then, as it is until TCP meets the first losses, and what they bring is found out from here on.
 const SLOWER: f64 = 0.9;
-/// Added connections that bring at least so much of what the ones before them bring are held back each on its own.
-const SHARE: f64 = 0.65;
+/// Added connections that bring at least so much of what the ones before them bring are held back each on its own. TCP's
+/// beginning brings more than what follows it, so that those before seem to have brought up to twice as much.
+const SHARE: f64 = 0.5;
+/// From one connection to so many: where one is held back on its own, each step costs as long as it takes to see what it brought.
+const FIRST_STEP: usize = 4;
 /// Connections are not added for what comes sooner anyway. Seconds.
-const MIN_LEFT: f64 = 2.0;
+const MIN_LEFT: f64 = 4.0;
 
 impl Growth {
-    fn look(&mut self, working: usize, walk: Duration, is_settling: bool, came: u64, free: u64) -> Change {
+    /// `building`: connections that do not work yet. `left`: chunks that more connections could bring.
+    fn look(&mut self, working: usize, building: usize, walk: Duration, came: u64, left: u64) -> Change {
         let is_resting = self.rests_until.is_some_and(|until| Instant::now() < until);
+        // One that is late, or pauses after a failure, is not waited for; once it works the measurement begins again.
+        let is_settling = building > 0 && self.before.is_some_and(|(count, _)| working <= count);
+        if std::mem::replace(&mut self.measured, working) != working {
+            self.steps.clear();
+        }
         if is_resting || working == 0 || is_settling || walk < LONG_PATH {
             self.steps.clear();
             return Change::None;
@@ -428,7 +444,7 @@ impl Growth {
             return Change::None;
         }
         let mut rate_now = rate(before_last, last);
-        let mut wanted = working * 2;
+        let mut wanted = if working == 1 { FIRST_STEP } else { working * 2 };
         if let Some((count, before)) = self.before {
             let ratio = working as f64 / count as f64;
             let each_helps = |rate: f64| rate / before.max(1.0) > SHARE * ratio;
@@ -439,7 +455,9 @@ impl Growth {
                 rate_now = rate(first, last);
             }
             let gain = rate_now / before.max(1.0);
-            let is_slower = gain < SLOWER && ratio <= 2.0;
+            // A step from one connection is not held against the path: what one brings in its beginning is no measure.
+            let is_large = ratio > 2.0 && count > 1;
+            let is_slower = gain < SLOWER && !is_large;
             if gain < MIN_GAIN && !is_slower {
                 self.rest();
                 return Change::Leave(count);
@@ -447,20 +465,20 @@ impl Growth {
             if each_helps(rate_now) {
                 // Each connection is held back on its own, so that many more will help.
                 wanted = working * 4;
-            } else if ratio > 2.0 {
+            } else if is_large {
                 // Somewhere on this large step the path was full.
                 self.rest();
                 return Change::Leave((count as f64 * gain).ceil() as usize);
             }
         }
         self.steps.clear();
-        let more = wanted.min(MAX_AUTO).saturating_sub(working);
+        let more = wanted.min(MAX_AUTO).saturating_sub(working + building);
         if more == 0 {
             // There are as many as there may be, and a later dip is not their fault.
             self.before = None;
             return Change::None;
         }
-        if free as f64 * CHUNK_LEN as f64 / rate_now.max(1.0) < MIN_LEFT {
+        if left as f64 * CHUNK_LEN as f64 / rate_now.max(1.0) < MIN_LEFT {
             return Change::None;
         }
         self.before = Some((working, rate_now));
@@ -494,35 +512,49 @@ mod tests {
     use std::cell::RefCell;
     use std::sync::Arc;
 
-    /// A connection that has no more to do may be the last one at work, for others may have failed meanwhile; then its route begins
-    /// again, however few retries there are.
-    #[tokio::test]
-    async fn when_the_last_connection_ends_in_peace_the_attempt_goes_on() {
+    /// One route and no retries.
+    fn plan() -> Plan {
         let route = Route::parse(b"f\n127.0.0.1 9\n").unwrap();
-        let plan = Plan {
+        Plan {
             retry: crate::retry::RetryLimits { retries: Some(0), max_time: None },
             ..Plan::plain(vec![route], Target::File("f".into()))
-        };
-        let (reporter, (verifiers, _)) = (Reporter::silent(), Verifiers::new(false));
+        }
+    }
+
+    /// What the connections of a file of four chunks share.
+    fn shared<'a>(
+        plan: &'a Plan,
+        reporter: &'a Reporter,
+        verifiers: &'a Verifiers,
+        brought: &'a RefCell<Vec<u64>>,
+    ) -> Shared<'a> {
         let version = FileFacts {
             size: Size::try_from(4 * CHUNK_LEN).unwrap(),
             modified: Timestamp::new(1, 2).unwrap(),
             entity_tag: "a".to_owned().try_into().unwrap(),
             executable: false,
         };
-        let brought = RefCell::new(vec![0]);
-        let shared = Shared {
-            plan: &plan,
-            reporter: &reporter,
-            verifiers: &verifiers,
+        Shared {
+            plan,
+            reporter,
+            verifiers,
             sink: Arc::new(Sink::stream(Box::new(std::io::sink()))),
             path: "f".into(),
             version,
             queue: Queue::new(std::iter::once(0..4), 1),
             authority: Authority::new(0),
-            brought: &brought,
+            brought,
             came: RefCell::new(vec![0]),
-        };
+        }
+    }
+
+    /// A connection that has no more to do may be the last one at work, for others may have failed meanwhile; then its route begins
+    /// again, however few retries there are.
+    #[tokio::test]
+    async fn when_the_last_connection_ends_in_peace_the_attempt_goes_on() {
+        let (plan, reporter, brought) = (plan(), Reporter::silent(), RefCell::new(vec![0]));
+        let (verifiers, _) = Verifiers::new(false);
+        let shared = shared(&plan, &reporter, &verifiers, &brought);
         let mut fates = [RouteFate::default()];
         let mut connections = Connections::none(&shared, &mut fates);
         connections.spawn(0, Phase::Working, |worker| {
@@ -546,7 +578,7 @@ mod tests {
         let (mut growth, mut connections, mut came) = (Growth::default(), 1_usize, 0.0);
         let (mut most, begin) = (1, Instant::now());
         for _ in 0..seconds * 4 {
-            match growth.look(connections, walk, false, came as u64, 1 << 20) {
+            match growth.look(connections, 0, walk, came as u64, 1 << 20) {
                 Change::None => {}
                 Change::Add(more) => connections += more,
                 Change::Leave(count) => connections = count,
@@ -591,7 +623,7 @@ mod tests {
         assert_eq!(settle_from(7, long, lossy).await, (MAX_AUTO, MAX_AUTO));
         // A path that became slower for all.
         let slower = |_, seconds: f64| if seconds < 1.3 { 5e6 } else { 2e6 };
-        assert_eq!(settle_from(7, long, slower).await, (2, 4));
+        assert_eq!(settle_from(7, long, slower).await, (4, 8));
     }
 
     /// One connection that doubles its rate in each quarter of a second until the path is full.
@@ -600,7 +632,41 @@ mod tests {
         for full in [1e6, 4e6, 16e6, 64e6] {
             let rate = |_, seconds: f64| (1e5 * 2_f64.powf(seconds * 4.0)).min(full);
             let (connections, most) = settle_from(13, Duration::from_millis(90), rate).await;
-            assert_eq!((connections, most), (1, 2), "{full}");
+            assert_eq!((connections, most), (1, FIRST_STEP), "{full}");
         }
+    }
+
+    /// The handshake of one may be lost again and again; the others tell enough.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_late_is_not_waited_for() {
+        let (mut growth, mut connections, mut came) = (Growth::default(), 1_usize, 0);
+        for _ in 0..16 {
+            let building = usize::from(connections > 1);
+            let working = connections - building;
+            if let Change::Add(more) =
+                growth.look(working, building, Duration::from_millis(90), came, 1 << 20)
+            {
+                connections += more;
+            }
+            tokio::time::advance(Duration::from_millis(250)).await;
+            came += 250_000 * working as u64;
+        }
+        assert_eq!(connections, MAX_AUTO);
+    }
+
+    /// A lost packet in one chain's handshake does not make the path longer.
+    #[tokio::test]
+    async fn the_shortest_walk_tells_how_long_the_path_is() {
+        let (plan, reporter, brought) = (plan(), Reporter::silent(), RefCell::new(vec![0]));
+        let (verifiers, _) = Verifiers::new(false);
+        let shared = shared(&plan, &reporter, &verifiers, &brought);
+        let mut fates = [RouteFate::default()];
+        let mut connections = Connections::none(&shared, &mut fates);
+        for walk in [90, 1090, 300] {
+            let id = connections.spawn(0, Phase::Working, |_| Box::pin(std::future::pending()));
+            connections.slots[&id].told.walk.set(Duration::from_millis(walk));
+        }
+        connections.spawn(0, Phase::Dialling, |_| Box::pin(std::future::pending()));
+        assert_eq!(connections.working(0), (3, Duration::from_millis(90)));
     }
 }

@@ -184,6 +184,14 @@ impl Queue {
         self.wake();
     }
 
+    /// How many chunks have not come, but for the next one of each connection: those that another connection could bring.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        let inner = self.inner.borrow();
+        let waiting = inner.workers.values().map(|work| work.outstanding().saturating_sub(1));
+        inner.free_len() + waiting.sum::<u64>()
+    }
+
     /// How many chunks nobody has been asked for.
     #[must_use]
     pub fn free(&self) -> u64 {

@@ -56,6 +56,23 @@ async fn the_first_connection_leaves_work_to_those_that_are_to_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_asked_for_and_waits_is_left_for_others() {
+    let queue = Queue::new([0..40], 2);
+    assert_eq!(queue.left(), 40);
+    enter(&queue, 0, 2000);
+    queue.adopt(0, 0..8);
+    assert_eq!((queue.free(), queue.left()), (32, 39));
+    assert!(queue.received(0, 0));
+    assert_eq!(queue.left(), 38);
+    enter(&queue, 1, 2000);
+    queue.adopt(1, 8..40);
+    assert_eq!((queue.free(), queue.left()), (0, 6 + 31));
+    // And another one gets some of it, though nothing is free.
+    enter(&queue, 2, 2000);
+    assert!(queue.claim(2, u64::MAX).is_some_and(|run| run.end == 40));
+}
+
+#[tokio::test(start_paused = true)]
 async fn segments_follow_the_pace() {
     let queue = Queue::new([0..1_000_000], 1);
     enter(&queue, 0, 5);
