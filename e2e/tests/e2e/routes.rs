@@ -41,6 +41,9 @@ fn brought(events: &[Value], route: usize) -> u64 {
     routes[route - 1]["bytes"].as_u64().expect("bytes")
 }
 
+/// A busy machine makes a path look long, and then a route may get more connections.
+const ONE_EACH: &[&str] = &["--connections", "1"];
+
 fn slow(target: &Node, bytes_per_second: u32) -> FaultProxy {
     let plan = Plan { down: Direction::rate(bytes_per_second), ..Plan::default() };
     FaultProxy::start(target.address(), plan)
@@ -60,7 +63,7 @@ fn two_routes_share_the_work() {
     let bytes = world.offer("myfile", some_chunks(30));
     let (origin, relay) = (world.origin(), world.relay());
     let (one, other) = (slow(&origin, 20_000_000), slow(&relay, 20_000_000));
-    let (finished, events) = fetch(&world, &[&[&one.hop()], &[&other.hop(), &origin.hop()]], &[]);
+    let (finished, events) = fetch(&world, &[&[&one.hop()], &[&other.hop(), &origin.hop()]], ONE_EACH);
     world.check_saved(&finished, "myfile", &bytes);
     let (first, second) = (brought(&events, 1), brought(&events, 2));
     assert!(first > 5 * MIB as u64 && second > 5 * MIB as u64, "{first} and {second} bytes");
@@ -169,7 +172,7 @@ fn another_version_is_told_and_left_out() {
     for longer in [0, 1] {
         let other = other_version(&world, &bytes, longer);
         let one = slow(&origin, 15_000_000);
-        let (finished, events) = fetch(&world, &[&[&one.hop()], &[&other.hop()]], &[]);
+        let (finished, events) = fetch(&world, &[&[&one.hop()], &[&other.hop()]], ONE_EACH);
         world.check_saved(&finished, "myfile", &bytes);
         let lost = of(&events, "route_lost");
         assert!(lost[0]["route"] == 2 && lost[0]["kind"] == "damaged", "{lost:?}");
@@ -188,8 +191,8 @@ fn a_route_that_stalls_holds_nobody_up() {
     let stalling = FaultProxy::start(relay.address(), Plan::down(2_500_000, Fault::Stall));
     let steady = slow(&origin, 20_000_000);
     // The stalled route would only be given up after the timeout.
-    let (finished, events) =
-        fetch(&world, &[&[&stalling.hop(), &origin.hop()], &[&steady.hop()]], &["--timeout", "600"]);
+    let options = [ONE_EACH, &["--timeout", "600"]].concat();
+    let (finished, events) = fetch(&world, &[&[&stalling.hop(), &origin.hop()], &[&steady.hop()]], &options);
     world.check_saved(&finished, "myfile", &bytes);
     assert!(of(&events, "done")[0]["seconds"].as_f64().expect("seconds") < 300.0);
 }

@@ -478,7 +478,8 @@ impl Growth {
             self.before = None;
             return Change::None;
         }
-        if left as f64 * CHUNK_LEN as f64 / rate_now.max(1.0) < MIN_LEFT {
+        // A route that has stopped is not helped by more of it, and what they take the other routes cannot bring.
+        if rate_now <= 0.0 || left as f64 * CHUNK_LEN as f64 / rate_now < MIN_LEFT {
             return Change::None;
         }
         self.before = Some((working, rate_now));
@@ -634,6 +635,11 @@ mod tests {
             let (connections, most) = settle_from(13, Duration::from_millis(90), rate).await;
             assert_eq!((connections, most), (1, FIRST_STEP), "{full}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_path_that_has_stopped_gets_no_more() {
+        assert_eq!(settle(20, Duration::from_millis(90), |_| 0.0).await, 1);
     }
 
     /// The handshake of one may be lost again and again; the others tell enough.
