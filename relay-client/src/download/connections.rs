@@ -328,12 +328,9 @@ impl<'s> Connections<'s> {
 
     /// How many connections of a route work, and how long its chain takes to build when nothing is lost meanwhile.
     fn working(&self, route: usize) -> (usize, Duration) {
-        let working = self.of(route).filter(|slot| slot.told.phase.get() == Phase::Working);
-        let walks = working.map(|slot| slot.told.walk.get());
-        let (count, shortest) = walks.fold((0, None), |(count, shortest), walk| {
-            (count + 1, Some(shortest.map_or(walk, |shortest: Duration| shortest.min(walk))))
-        });
-        (count, shortest.unwrap_or_default())
+        let working = || self.of(route).filter(|slot| slot.told.phase.get() == Phase::Working);
+        let shortest = working().map(|slot| slot.told.walk.get()).min();
+        (working().count(), shortest.unwrap_or_default())
     }
 
     fn retire_to(&self, route: usize, count: usize) {

@@ -64,19 +64,20 @@ struct JsonError<'a> {
 
 /// A whole answer. `detail` is one sentence of the node's own.
 pub(crate) fn response(status: StatusCode, detail: &str, form: Form) -> Response<Body> {
-    let page = text(status, detail, form);
     let mut response = Response::default();
     *response.status_mut() = status;
-    describe(response.headers_mut(), &page, form);
-    *response.body_mut() = Body::Full(Bytes::from(page));
+    let page = put(response.headers_mut(), status, detail, form);
+    *response.body_mut() = Body::Full(page);
     response
 }
 
-/// The fields of an answer that come with the page.
-pub(crate) fn describe(fields: &mut HeaderMap, page: &str, form: Form) {
+/// Puts what describes the page into an answer's fields, and returns the page.
+pub(crate) fn put(fields: &mut HeaderMap, status: StatusCode, detail: &str, form: Form) -> Bytes {
+    let page = text(status, detail, form);
     fields.insert(CONTENT_TYPE, form.content_type());
     fields.append(VARY, HeaderValue::from_static("accept"));
     fields.insert(CONTENT_LENGTH, page.len().into());
+    page.into()
 }
 
 /// The body alone.

@@ -298,11 +298,9 @@ fn not_modified(facts: &FileFacts) -> Response<Stream> {
 }
 
 fn refused(status: StatusCode, detail: &str, asked: &HeaderMap, facts: &FileFacts) -> Response<Stream> {
-    let form = Form::accepted(asked);
-    let page = error_page::text(status, detail, form);
     let mut answer = empty(status, facts);
-    error_page::describe(answer.headers_mut(), &page, form);
-    *answer.body_mut() = all_at_once(page.into());
+    let page = error_page::put(answer.headers_mut(), status, detail, Form::accepted(asked));
+    *answer.body_mut() = all_at_once(page);
     answer
 }
 

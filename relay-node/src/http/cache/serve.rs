@@ -203,10 +203,9 @@ fn put_parts(answer: &mut Response<Body>, entry: &Entry, ranges: &[Range<u64>]) 
 }
 
 fn put_refusal(answer: &mut Response<Body>, asked: &Parts) {
-    let form = Form::accepted(&asked.headers);
-    let page = error_page::text(answer.status(), range::UNSATISFIABLE, form);
-    error_page::describe(answer.headers_mut(), &page, form);
-    *answer.body_mut() = Body::Full(page.into());
+    let (status, form) = (answer.status(), Form::accepted(&asked.headers));
+    let page = error_page::put(answer.headers_mut(), status, range::UNSATISFIABLE, form);
+    *answer.body_mut() = Body::Full(page);
 }
 
 /// What is in memory is handed over, and of what is in a file the place: that goes to the client within the kernel.
