@@ -201,6 +201,14 @@ pub struct Page {
     /// How many entries of the walked directories are not offered because their names are not UTF-8 or too long.
     #[serde(default)]
     pub unnameable: u64,
+    /// How many links of the walked directories are left out because they lead nowhere, or out of what is offered.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub links: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Message for Page {
@@ -232,6 +240,9 @@ pub struct Entry {
     /// Whether it is a link to a directory, which a recursive listing does not enter; never for a file.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub linked: bool,
+    /// Whether it is a directory that the origin may not read, so that nothing in it is listed; never for a file.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub unreadable: bool,
 }
 
 /// What an entry is.

@@ -163,6 +163,7 @@ mod tests {
             modified: Timestamp::new(seconds, 0).unwrap(),
             executable: false,
             linked: false,
+            unreadable: false,
         }
     }
 

@@ -168,19 +168,17 @@ pub fn head() -> impl Strategy<Value = Head> {
 pub fn page() -> impl Strategy<Value = Page> {
     let kind = prop_oneof![Just(EntryKind::File), Just(EntryKind::Directory)];
     let short = text(60).prop_map(|text| RequestedName::try_from(text).expect("a name"));
-    let entry = (short, kind, size(), time(), any::<[bool; 2]>()).prop_map(
-        |(name, kind, size, modified, [executable, linked])| Entry {
+    let entry = (short, kind, size(), time(), any::<[bool; 3]>()).prop_map(
+        |(name, kind, size, modified, [executable, linked, unreadable])| Entry {
             name,
             kind,
             size,
             modified,
             executable,
             linked,
+            unreadable,
         },
     );
-    (vec(entry, 0..60), option::of(name()), any::<u64>()).prop_map(|(entries, next, unnameable)| Page {
-        entries,
-        next,
-        unnameable,
-    })
+    (vec(entry, 0..60), option::of(name()), any::<[u64; 2]>())
+        .prop_map(|(entries, next, [unnameable, links])| Page { entries, next, unnameable, links })
 }

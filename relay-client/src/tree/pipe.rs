@@ -527,7 +527,7 @@ mod tests {
             compare: false,
             failed: 0,
         };
-        let page = Page { entries: Vec::new(), next: None, unnameable: 0 };
+        let page = Page::default();
         work.listed(&page, None, vec![item("d/a"), item("d/b")], Vec::new());
         let shared = Shared { plan, work, view, intake, sifter: Arc::new(Mutex::new(sifter)), root };
         let (pipe, _) = Pipe::connect(&shared, &way, &Reporter::silent()).await.unwrap();

@@ -254,8 +254,9 @@ mod tests {
                 modified: Timestamp::new(77, 5).unwrap(),
                 executable: false,
                 linked: false,
+                unreadable: false,
             });
-            self.sifter.sift(&Page { entries: entries.collect(), next: None, unnameable: 0 }, "d/")
+            self.sifter.sift(&Page { entries: entries.collect(), ..Page::default() }, "d/")
         }
 
         fn path(&self, name: &str) -> std::path::PathBuf {

@@ -25,6 +25,7 @@ fn entry(name: &str, kind: EntryKind, size: u64) -> Entry {
         modified: Timestamp::new(TIME, 0).unwrap(),
         executable: false,
         linked: false,
+        unreadable: false,
     }
 }
 
@@ -78,7 +79,9 @@ async fn send_as(visit: &mut Visit, bytes: &[u8], state: ChunkState) {
 async fn page(visit: &mut Visit, entries: &[Entry], next: Option<&str>) {
     visit.head(&Head::only(Status::OK, "")).await;
     let next = next.map(|next| RequestedName::try_from(next).unwrap());
-    write_message(&mut visit.stream, &Page { entries: entries.to_vec(), next, unnameable: 0 }).await.unwrap();
+    write_message(&mut visit.stream, &Page { entries: entries.to_vec(), next, ..Page::default() })
+        .await
+        .unwrap();
 }
 
 /// An origin that lists these entries, whatever is asked for, and answers each `get` as `answer` says.

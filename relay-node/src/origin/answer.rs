@@ -276,7 +276,7 @@ fn page(list: &List, origin: &Origin) -> Result<Page, RootError> {
 
 /// The page of the first entries that one frame holds, and how many of `found` those are if not all.
 fn fitting_page(found: ListPage) -> (Page, Option<usize>) {
-    let mut page = Page { entries: Vec::new(), next: None, unnameable: found.not_offered };
+    let mut page = Page { unnameable: found.not_offered, ..Page::default() };
     // The frame without entries, with the longest `next` that may come.
     let mut len = PAGE_FRAME_LEN;
     let (count, mut taken) = (found.entries.len(), 0);
@@ -321,6 +321,7 @@ fn entry_of(entry: ListEntry) -> Option<Entry> {
         modified: timestamp(entry.modified),
         executable: entry.executable,
         linked: entry.linked,
+        unreadable: false,
     })
 }
 
