@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use relay_chain::chain::{Pipe, Walk, random_id, walk};
-use relay_chain::congestion::Congestion;
 use relay_chain::frames::encode;
 use relay_chain::requests::{Answers, Body};
+use relay_link::congestion::Congestion;
 use relay_proto::address::Hop;
 use relay_proto::digest::ChunkHash;
 use relay_proto::file::{Conditions, FileFacts, Get, RequestedName, Stat};

@@ -1,8 +1,8 @@
 //! The client's walk through a route: one `open`, one `hello` a hop, and when it ends early, who says why.
 
-use crate::congestion::Congestion;
-use crate::dial::{DialError, Dialled, dial};
 use crate::frames::{Frame, ReadError, encode, read_frame};
+use relay_link::congestion::Congestion;
+use relay_link::dial::{DialError, Dialled, dial};
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
 use relay_proto::frame::FrameType;

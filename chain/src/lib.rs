@@ -1,19 +1,13 @@
-//! Both ends of a chain over real streams: what a node and a client share.
+//! Both ends of a chain over links: what a node and a client share.
 //!
 //! | module | what belongs in it |
 //! | --- | --- |
 //! | [`frames`] | reading and writing frames on a stream, never a byte more than the frame has |
-//! | [`address`] | what an address leads to, and whose it is |
-//! | [`dial`] | name lookup and connect within one time limit, with a say for whoever must allow the address |
-//! | [`congestion`] | which congestion control their sockets get |
 //! | [`chain`] | the client's walk through a route: `open`, the `hello`s, and who failed |
 //! | [`requests`] | the client's side of the file layer: requests, heads, chunks with their trailers |
 //!
 //! It runs the protocol and nothing else: no files on disk, no terminals, no policies, no retries.
 
-pub mod address;
 pub mod chain;
-pub mod congestion;
-pub mod dial;
 pub mod frames;
 pub mod requests;

@@ -3,7 +3,7 @@
 use crate::exit;
 use crate::plan::Connections;
 use clap::{Args, Parser, Subcommand};
-use relay_chain::congestion::CongestionWish;
+use relay_link::congestion::CongestionWish;
 use relay_proto::digest::FileHash;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use crate::cli::FetchArguments;
 use crate::failure::Failure;
 use crate::retry::RetryLimits;
 use crate::show;
-use relay_chain::congestion::{Congestion, CongestionWish};
+use relay_link::congestion::{Congestion, CongestionWish};
 use relay_proto::digest::FileHash;
 use relay_proto::file::RequestedName;
 use relay_proto::limits::{MAX_SILENCE, MIN_SILENCE};

@@ -2,7 +2,7 @@
 //!
 //! It only counts: no limit may depend on what it says.
 
-use crate::platform::pipe::Pipe;
+use relay_link::platform::pipe::Pipe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;

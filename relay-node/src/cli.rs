@@ -7,7 +7,7 @@ use crate::http::proxy_allow::AllowProxy;
 use crate::relay::allow::AllowNext;
 use bytesize::ByteSize;
 use clap::{Args, Parser};
-use relay_chain::congestion::CongestionWish;
+use relay_link::congestion::CongestionWish;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use std::fmt;

@@ -8,7 +8,7 @@ use crate::relay::allow::NextHopPolicy;
 use crate::root::DocumentRoot;
 use anyhow::{Context, anyhow, bail};
 use bytesize::ByteSize;
-use relay_chain::congestion::Congestion;
+use relay_link::congestion::Congestion;
 use relay_proto::limits::MAX_HOPS;
 use relay_proto::route::Route;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

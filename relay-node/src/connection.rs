@@ -3,7 +3,6 @@
 use crate::access_log::AccessLog;
 use crate::census::{As, Census};
 use crate::config::Config;
-use crate::detect::{Detected, detect};
 use crate::http::cache::{Cache, Clock};
 use crate::http::gateway::Gateway;
 use crate::http::proxy::Proxy;
@@ -15,6 +14,7 @@ use crate::relay::{self, RelayLimits};
 use crate::stop::Stop;
 use relay_chain::chain::random_bits;
 use relay_chain::frames::{ReadError, read_message, write_message};
+use relay_link::detect::{Detected, detect};
 use relay_proto::code::FailureCode;
 use relay_proto::hop::{Failed, Hello, Open, agent_name};
 use relay_proto::limits::DEFAULT_SILENCE;

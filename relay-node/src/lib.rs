@@ -10,12 +10,11 @@
 //! | --- | --- |
 //! | [`cli`], [`config`] | what was typed, and what it means |
 //! | [`server`] | listen, accept, limits, drain |
-//! | [`connection`], [`detect`] | one accepted connection and which face it wants |
-//! | [`relay`] | relaying: the rules, the dial, the blind pump |
+//! | [`connection`] | one accepted connection: which face it wants, its line in the log |
+//! | [`relay`] | relaying: the rules, the dial, then blind |
 //! | [`origin`] | the file layer's answers |
 //! | [`root`] | the document root; nothing else opens served files |
 //! | [`http`] | the HTTP face |
-//! | [`idle`], [`closing`] | when nothing moves, and ends that arrive |
 //! | [`record`], [`access_log`], [`logging`] | what is written down, and where |
 //! | [`console`], [`stop`], [`census`] | the operator: start, end, signals, how many connections there are |
 //! | [`platform`] | the kernel's special calls, each with a plain fallback |
@@ -23,13 +22,10 @@
 pub mod access_log;
 pub mod census;
 pub mod cli;
-mod closing;
 pub mod config;
 pub mod connection;
 pub mod console;
-pub mod detect;
 pub mod http;
-mod idle;
 pub mod logging;
 pub mod origin;
 pub mod platform;

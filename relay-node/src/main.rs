@@ -5,7 +5,7 @@ use clap::Parser;
 use relay_node::cli::Cli;
 use relay_node::config::{Config, DEFAULT_PORT};
 use relay_node::server::{Ended, Listeners, Server};
-use relay_node::{console, logging, platform, stop};
+use relay_node::{console, logging, stop};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> anyhow::Result<Ended> {
     let (_guard, access_log) = logging::install(&config.log)?;
-    platform::descriptors::raise_limit(config.max_connections)?;
+    relay_link::platform::descriptors::raise_limit(config.max_connections)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = config.workers {
         runtime.worker_threads(workers);

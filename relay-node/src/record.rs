@@ -1,7 +1,7 @@
 //! What one connection of the relay face did, as one line of the access log.
 
 use crate::origin::OriginRecord;
-use crate::relay::pump::Passed;
+use relay_link::pump::Passed;
 use relay_proto::code::{FailureCode, Status};
 use relay_proto::hop::ConnectionId;
 use relay_proto::text::clean;

@@ -4,10 +4,10 @@ use crate::access_log::AccessLog;
 use crate::census::{As, Census};
 use crate::config::Config;
 use crate::connection::{self, Node};
-use crate::platform::descriptors::{Purpose, is_scarce};
 use crate::stop::Stop;
 use anyhow::Context;
-use relay_chain::congestion::Congestion;
+use relay_link::congestion::Congestion;
+use relay_link::platform::descriptors::{Purpose, is_scarce};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -170,7 +170,7 @@ impl Acceptor {
     }
 
     fn take(&self, stream: TcpStream, peer: SocketAddr) {
-        relay_chain::dial::tune(&stream);
+        relay_link::dial::tune(&stream);
         let is_scarce = is_scarce(&stream, Purpose::Connection);
         if is_scarce && self.may_tell() {
             tracing::warn!(
@@ -245,7 +245,7 @@ mod tests {
         let listener = listeners.0.first().unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let algorithm = relay_chain::congestion::algorithm_of(&socket2::SockRef::from(&stream));
+        let algorithm = relay_link::congestion::algorithm_of(&socket2::SockRef::from(&stream));
         assert_eq!(algorithm, reno.algorithm());
     }
 }

@@ -8,9 +8,11 @@
 //! | [`files`] | files with known content, large ones without using space |
 //! | [`proxy`] | a proxy that stands between any two hops and injects faults at exact bytes |
 //! | [`recorder`] | a listener that is no node and remembers every byte it received |
+//! | [`sockets`] | connected sockets, and a slow reader, for tests of one function |
 //!
 //! Nothing here sleeps in order to let something happen: every wait is for an event and gives up after [`LIMIT`], with a
-//! message about what did not come. All calls block, so that a test reads from top to bottom.
+//! message about what did not come. All calls but those of [`sockets`] block, so that a test
+//! reads from top to bottom.
 
 #![allow(
     clippy::expect_used,
@@ -25,6 +27,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod recorder;
+pub mod sockets;
 
 use std::time::Duration;
 

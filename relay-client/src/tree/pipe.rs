@@ -514,7 +514,7 @@ mod tests {
             deadline: None,
             retry: crate::retry::RetryLimits::default(),
             connections: Connections::Auto,
-            congestion: relay_chain::congestion::Congestion::SYSTEM,
+            congestion: relay_link::congestion::Congestion::SYSTEM,
             checksum: false,
         };
         let (intake, received) = Intake::alone();

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::plan::{Connections, base_name, congestion, silence};
 use crate::retry::RetryLimits;
 use crate::show;
-use relay_chain::congestion::Congestion;
+use relay_link::congestion::Congestion;
 use relay_proto::file::RequestedName;
 use relay_proto::route::Route;
 use std::path::{Path, PathBuf};

@@ -26,8 +26,8 @@ use http::header::{
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use relay_chain::congestion::Congestion;
 use relay_chain::requests::{AnswerError, Body as ChunkBody};
+use relay_link::congestion::Congestion;
 use relay_proto::address::Hop;
 use relay_proto::chunk::{AskedRange, CHUNK_LEN};
 use relay_proto::code::Status;
@@ -379,7 +379,7 @@ mod tests {
         let asked = Stat { name: name("/any").unwrap() };
         let asking = gateway.shared.sessions.ask(&asked).await.unwrap();
         let stream = asking.answers.into_inner();
-        let algorithm = relay_chain::congestion::algorithm_of(&socket2::SockRef::from(&stream));
+        let algorithm = relay_link::congestion::algorithm_of(&socket2::SockRef::from(&stream));
         assert_eq!(algorithm, reno.algorithm());
         drop(hop.await.unwrap());
     }

@@ -22,7 +22,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use relay_chain::congestion::Congestion;
+use relay_link::congestion::Congestion;
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -448,7 +448,7 @@ mod tests {
         let config = ProxyConfig { forward: true, allow, congestion, ..ProxyConfig::default() };
         let proxy = Proxy::new(config, None, 1);
         let algorithm_of =
-            |stream: &TcpStream| relay_chain::congestion::algorithm_of(&socket2::SockRef::from(stream));
+            |stream: &TcpStream| relay_link::congestion::algorithm_of(&socket2::SockRef::from(stream));
         let connect = Request::connect(address.to_string()).body(()).unwrap().into_parts().0;
         let tunnel = proxy.connect(&connect).await.unwrap();
         assert_eq!(algorithm_of(&tunnel), congestion.algorithm());

@@ -5,7 +5,7 @@
 //! that name no address (`*`, `*.example.org`) reach public addresses only, whatever a name server says.
 
 use ipnet::IpNet;
-use relay_chain::address::{Kind, destination, is_localhost, kind};
+use relay_link::address::{Kind, destination, is_localhost, kind};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;

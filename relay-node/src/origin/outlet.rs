@@ -1,10 +1,10 @@
 //! Bytes to the client: written whole, counted, and given up when the client takes none for too long.
 
 use super::{OriginError, OriginRecord};
-use crate::idle::idle_for;
 use crate::platform::send_file;
-use crate::platform::unsent::unsent_bytes;
 use futures_util::FutureExt;
+use relay_link::idle::idle_for;
+use relay_link::platform::unsent::unsent_bytes;
 use relay_proto::frame::Preface;
 use relay_proto::limits::PREFACE_LEN;
 use std::fs::File;
@@ -154,7 +154,7 @@ async fn write_some(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idle::tests::{connected, outlasts_a_slow_reader};
+    use relay_testkit::sockets::{SlowReader, connected};
 
     #[cfg_attr(
         any(not(target_os = "linux"), relay_plain),
@@ -175,7 +175,13 @@ mod tests {
                 }
             }
         };
-        let end = outlasts_a_slow_reader(endless, limit, &watched, &client).await;
+        let slow = SlowReader {
+            limit,
+            unsent: &|| unsent_bytes(&watched),
+            advance: tokio::time::advance,
+            reader: &client,
+        };
+        let end = slow.outlasted_by(endless).await;
         assert!(matches!(end, OriginError::NoProgress(_)), "{end}");
     }
 }

@@ -6,7 +6,7 @@ pub(crate) use system::Peer;
 
 #[cfg(all(target_os = "linux", not(relay_plain)))]
 mod system {
-    use crate::platform::descriptors::{Purpose, is_scarce};
+    use relay_link::platform::descriptors::{Purpose, is_scarce};
     use std::io;
     use std::os::fd::AsFd as _;
     use tokio::io::Interest;

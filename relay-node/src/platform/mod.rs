@@ -4,14 +4,11 @@
 //! No policy may be in this module: it opens, moves and measures, and its callers decide.
 
 pub(crate) mod beneath;
-pub mod descriptors;
 pub(crate) mod failure;
 pub(crate) mod foreground;
 pub(crate) mod hangup;
 pub(crate) mod lock;
 pub(crate) mod page_cache;
-pub(crate) mod pipe;
 pub(crate) mod positioned;
 pub(crate) mod send_file;
 pub(crate) mod status_signal;
-pub(crate) mod unsent;

@@ -1,7 +1,7 @@
 //! Which next hops a node relays to. Nothing is relayed that no rule allows.
 
 use ipnet::IpNet;
-use relay_chain::address::{Kind, destination, is_localhost, kind};
+use relay_link::address::{Kind, destination, is_localhost, kind};
 use relay_proto::address::{Hop, Host};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

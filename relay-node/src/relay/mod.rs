@@ -1,15 +1,14 @@
 //! One relayed connection: hello, dial, hand on the `open`, wait for the next `hello`, and then be blind.
 
 pub mod allow;
-pub mod pump;
 
-use crate::closing::close_gently;
 use crate::record::{Fault, Outcome, Record};
 use allow::NextHopPolicy;
-use pump::{PumpEnd, pump};
-use relay_chain::congestion::Congestion;
-use relay_chain::dial::{DialError, Dialled, dial};
 use relay_chain::frames::{Frame, ReadError, read_frame, write_message};
+use relay_link::closing::close_gently;
+use relay_link::congestion::Congestion;
+use relay_link::dial::{DialError, Dialled, dial};
+use relay_link::pump::{PumpEnd, pump};
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
 use relay_proto::frame::FrameType;
@@ -177,8 +176,8 @@ async fn be_blind(previous: &TcpStream, next: &TcpStream, idle: Duration, record
 #[cfg(test)]
 mod tests {
     use super::*;
-    use relay_chain::congestion::algorithm_of;
     use relay_chain::frames::read_message;
+    use relay_link::congestion::algorithm_of;
     use tokio::net::TcpListener;
 
     /// What a relay reaches that may go to loopback, when `next` is what the next hop does with its connection.

@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use super::raw_http::{PATIENCE, connect};
-use relay_node::platform::descriptors::raise_limit;
+use relay_link::platform::descriptors::raise_limit;
 use relay_testkit::node::Node;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

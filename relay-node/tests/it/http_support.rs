@@ -1,8 +1,8 @@
 //! A web server on a port of its own, and a client that sees bytes.
 
+use relay_link::platform::descriptors::raise_limit;
 use relay_node::access_log::{AccessFormat, AccessLog};
 use relay_node::http::{HttpConfig, HttpFace, HttpOutcome, serve};
-use relay_node::platform::descriptors::raise_limit;
 use relay_node::root::DocumentRoot;
 use relay_node::stop::{Stop, StopSource, channel};
 use std::collections::HashMap;

@@ -1,13 +1,13 @@
 //! A node's HTTP face with proxy, cache or gateway, so that tests can set the clock and the limits.
 
 use super::raw_http::PATIENCE;
+use relay_link::platform::descriptors::raise_limit;
 use relay_node::access_log::AccessLog;
 use relay_node::http::cache::{Cache, Clock};
 use relay_node::http::gateway::Gateway;
 use relay_node::http::proxy::{Proxy, ProxyConfig};
 use relay_node::http::proxy_dial::ProxyLimits;
 use relay_node::http::{HttpConfig, HttpFace, serve};
-use relay_node::platform::descriptors::raise_limit;
 use relay_node::root::DocumentRoot;
 use relay_node::stop::{Stop, StopSource, channel};
 use relay_proto::route::Route;

@@ -1,7 +1,7 @@
 //! The line that SIGUSR1 brings into the log.
 
 use relay_chain::chain::{Walk, random_id, walk};
-use relay_chain::congestion::Congestion;
+use relay_link::congestion::Congestion;
 use relay_proto::address::Hop;
 use relay_proto::route::Route;
 use relay_testkit::LIMIT;

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
         target_arch = "riscv64"
     )
 ))]
-pub(crate) fn unsent_bytes(socket: &TcpStream) -> Option<u64> {
+pub fn unsent_bytes(socket: &TcpStream) -> Option<u64> {
     use rustix::ioctl::{Getter, Opcode, ioctl};
     /// `SIOCOUTQ` of tcp(7), as these architectures number it.
     const OUTQ: Opcode = 0x5411;
@@ -39,7 +39,7 @@ pub(crate) fn unsent_bytes(socket: &TcpStream) -> Option<u64> {
         target_arch = "riscv64"
     )
 )))]
-pub(crate) fn unsent_bytes(_: &TcpStream) -> Option<u64> {
+pub fn unsent_bytes(_: &TcpStream) -> Option<u64> {
     None
 }
 

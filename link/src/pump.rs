@@ -215,7 +215,7 @@ impl Direction<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idle::tests::connected;
+    use relay_testkit::sockets::{SlowReader, connected};
     use std::pin::pin;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -241,7 +241,13 @@ mod tests {
                 () = endless => unreachable!(),
             }
         };
-        let end = crate::idle::tests::outlasts_a_slow_reader(pumped, limit, &previous, &client).await;
+        let slow = SlowReader {
+            limit,
+            unsent: &|| unsent_bytes(&previous),
+            advance: tokio::time::advance,
+            reader: &client,
+        };
+        let end = slow.outlasted_by(pumped).await;
         assert!(matches!(end, PumpEnd::Idle), "{end:?}");
     }
 

@@ -60,14 +60,14 @@ pub fn raise_limit(_connections: usize) -> anyhow::Result<()> {
 
 /// Whether so few descriptors are left beyond this new one that it should not be used for that.
 #[cfg(unix)]
-pub(crate) fn is_scarce(new: &impl std::os::fd::AsRawFd, purpose: Purpose) -> bool {
+pub fn is_scarce(new: &impl std::os::fd::AsRawFd, purpose: Purpose) -> bool {
     u64::try_from(new.as_raw_fd())
         .is_ok_and(|number| is_beyond(number, LIMIT.load(Ordering::Relaxed), purpose))
 }
 
 /// There is no such limit here.
 #[cfg(not(unix))]
-pub(crate) fn is_scarce<T>(_new: &T, _purpose: Purpose) -> bool {
+pub fn is_scarce<T>(_new: &T, _purpose: Purpose) -> bool {
     false
 }
 

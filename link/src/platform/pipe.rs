@@ -1,9 +1,9 @@
 //! Pipes that carry bytes from socket to socket inside the kernel (splice(2)).
 
 #[cfg(any(not(target_os = "linux"), relay_plain))]
-pub(crate) use fallback::Pipe;
+pub use fallback::Pipe;
 #[cfg(all(target_os = "linux", not(relay_plain)))]
-pub(crate) use linux::Pipe;
+pub use linux::Pipe;
 
 #[cfg(all(target_os = "linux", not(relay_plain)))]
 mod linux {
@@ -30,7 +30,7 @@ mod linux {
 
     /// A pipe of at least 64 KiB, and how many bytes are in it.
     #[derive(Debug)]
-    pub(crate) struct Pipe {
+    pub struct Pipe {
         reader: OwnedFd,
         writer: OwnedFd,
         capacity: usize,
@@ -40,13 +40,13 @@ mod linux {
 
     impl Pipe {
         /// An empty pipe, or `None` when the system has none to give: then the bytes are to be copied.
-        pub(crate) fn take() -> Option<Pipe> {
+        pub fn take() -> Option<Pipe> {
             let idle = IDLE.lock().ok().and_then(|mut pipes| pipes.pop());
             idle.or_else(|| Pipe::make().ok().filter(|pipe| pipe.capacity >= SMALLEST))
         }
 
         /// How many pipes wait for the next transfer.
-        pub(crate) fn idle() -> usize {
+        pub fn idle() -> usize {
             IDLE.lock().map_or(0, |pipes| pipes.len())
         }
 
@@ -66,13 +66,13 @@ mod linux {
         }
 
         /// Bytes that went in and have not come out.
-        pub(crate) fn held(&self) -> usize {
+        pub fn held(&self) -> usize {
             self.held
         }
 
         /// Moves what the socket has into the pipe, as far as there is room. Only with an empty pipe is 0 surely the socket's
         /// end, and does "would block" tell that the socket has nothing.
-        pub(crate) fn fill(&mut self, socket: impl AsFd) -> io::Result<usize> {
+        pub fn fill(&mut self, socket: impl AsFd) -> io::Result<usize> {
             let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
             let room = self.capacity.saturating_sub(self.held);
             let moved = splice(socket, None, &self.writer, None, room, flags)?;
@@ -81,7 +81,7 @@ mod linux {
         }
 
         /// Moves what the pipe holds, or a part of it, into the socket.
-        pub(crate) fn drain(&mut self, socket: impl AsFd) -> io::Result<usize> {
+        pub fn drain(&mut self, socket: impl AsFd) -> io::Result<usize> {
             let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
             let moved = splice(&self.reader, None, socket, None, self.held, flags)?;
             self.held -= moved.min(self.held);
@@ -90,7 +90,7 @@ mod linux {
 
         /// Gives an empty pipe to the next transfer; one that holds a stranger's bytes is closed, and so is a small one, for
         /// it would keep a transfer slow for which there is a large one.
-        pub(crate) fn give_back(self) {
+        pub fn give_back(self) {
             if self.held == 0
                 && self.capacity >= LARGE
                 && let Ok(mut pipes) = IDLE.lock()
@@ -153,30 +153,30 @@ mod fallback {
     use std::io;
 
     #[derive(Debug)]
-    pub(crate) struct Pipe(Infallible);
+    pub struct Pipe(Infallible);
 
     impl Pipe {
-        pub(crate) fn take() -> Option<Pipe> {
+        pub fn take() -> Option<Pipe> {
             None
         }
 
-        pub(crate) fn idle() -> usize {
+        pub fn idle() -> usize {
             0
         }
 
-        pub(crate) fn held(&self) -> usize {
+        pub fn held(&self) -> usize {
             match self.0 {}
         }
 
-        pub(crate) fn fill<S>(&mut self, _socket: S) -> io::Result<usize> {
+        pub fn fill<S>(&mut self, _socket: S) -> io::Result<usize> {
             match self.0 {}
         }
 
-        pub(crate) fn drain<S>(&mut self, _socket: S) -> io::Result<usize> {
+        pub fn drain<S>(&mut self, _socket: S) -> io::Result<usize> {
             match self.0 {}
         }
 
-        pub(crate) fn give_back(self) {
+        pub fn give_back(self) {
             match self.0 {}
         }
     }

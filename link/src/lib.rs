@@ -1,0 +1,22 @@
+//! What carries bytes between two neighbours of a chain, and how bytes get from one such link to another.
+//!
+//! | module | what belongs in it |
+//! | --- | --- |
+//! | [`dial`] | name lookup and connect within one time limit, with a say for whoever must allow the address |
+//! | [`address`] | what an address leads to, and whose it is |
+//! | [`congestion`] | which congestion control sockets get |
+//! | [`detect`] | the first byte of an accepted connection |
+//! | [`pump`] | from one link to another and back, unseen |
+//! | [`idle`], [`closing`] | when nothing moves, and ends that arrive |
+//! | [`platform`] | the kernel's special calls, each with a plain fallback |
+//!
+//! Nothing here knows who may do what, nor what the bytes mean beyond their first one.
+
+pub mod address;
+pub mod closing;
+pub mod congestion;
+pub mod detect;
+pub mod dial;
+pub mod idle;
+pub mod platform;
+pub mod pump;
