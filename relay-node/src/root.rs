@@ -1,6 +1,6 @@
 //! The document root: the only place that opens served files, for both faces of a node.
 //!
-//! A name comes raw from a peer. Nothing is decoded here: `%2e%2e` is a name of six characters. What leads outside, what
+//! A name comes raw from a peer, as bytes. Nothing is decoded here: `%2e%2e` is a name of six characters. What leads outside, what
 //! is no regular file, what is hidden and what does not exist is all the same [`RootError::NotFound`]; its reason is for
 //! the node's own log and may never reach a peer.
 //!
@@ -126,7 +126,7 @@ impl DocumentRoot {
     ///
     /// # Errors
     /// See [`RootError`]; a directory is `NotFound` here.
-    pub fn open_file(&self, name: &str) -> Result<ServedFile, RootError> {
+    pub fn open_file(&self, name: impl AsRef<[u8]>) -> Result<ServedFile, RootError> {
         match self.open_entry(name)? {
             Opened::File(file) => Ok(file),
             Opened::Directory => Err(RootError::not_found("is a directory")),
@@ -137,7 +137,8 @@ impl DocumentRoot {
     ///
     /// # Errors
     /// See [`RootError`].
-    pub fn open_entry(&self, name: &str) -> Result<Opened, RootError> {
+    pub fn open_entry(&self, name: impl AsRef<[u8]>) -> Result<Opened, RootError> {
+        let name = name.as_ref();
         if name.is_empty() {
             return Ok(Opened::Directory);
         }
@@ -148,7 +149,8 @@ impl DocumentRoot {
     /// The same, but only as far as the system can tell from its memory: never waits for a disk, so it may be called
     /// outside the blocking pool. `None` means to ask [`DocumentRoot::open_entry`].
     #[must_use]
-    pub fn open_entry_cached(&self, name: &str) -> Option<Result<Opened, RootError>> {
+    pub fn open_entry_cached(&self, name: impl AsRef<[u8]>) -> Option<Result<Opened, RootError>> {
+        let name = name.as_ref();
         if name.is_empty() {
             return Some(Ok(Opened::Directory));
         }
@@ -178,20 +180,20 @@ impl DocumentRoot {
     }
 
     /// Refuses every name that is not plainly the path of a file that may be shown.
-    fn check_name(&self, name: &str) -> Result<(), RootError> {
+    fn check_name(&self, name: &[u8]) -> Result<(), RootError> {
         if name.len() > MAX_NAME_BYTES {
             return Err(RootError::not_found("the name is too long"));
         }
-        if name.contains('\0') || name.contains('\\') {
+        if name.contains(&b'\0') || name.contains(&b'\\') {
             return Err(RootError::not_found("the name holds a NUL or a backslash"));
         }
-        for (depth, component) in name.split('/').enumerate() {
+        for (depth, component) in name.split(|&byte| byte == b'/').enumerate() {
             if depth >= MAX_NAME_DEPTH {
                 return Err(RootError::not_found("the name has too many components"));
             }
             match component {
-                "" => return Err(RootError::not_found("the name is absolute or has an empty component")),
-                "." | ".." => return Err(RootError::not_found("the name has a component of dots")),
+                b"" => return Err(RootError::not_found("the name is absolute or has an empty component")),
+                b"." | b".." => return Err(RootError::not_found("the name has a component of dots")),
                 hidden if self.is_hidden(hidden) => return Err(RootError::not_found("is hidden")),
                 _ => {}
             }
@@ -199,8 +201,8 @@ impl DocumentRoot {
         Ok(())
     }
 
-    fn is_hidden(&self, component: &str) -> bool {
-        !self.show_hidden && (component.starts_with('.') || is_unfinished(component))
+    fn is_hidden(&self, component: &[u8]) -> bool {
+        !self.show_hidden && (component.starts_with(b".") || is_unfinished(component))
     }
 }
 
@@ -213,13 +215,13 @@ fn opened(entry: Entry) -> Result<Opened, RootError> {
 }
 
 /// Upper case too: some file systems do not tell the cases apart.
-fn is_unfinished(component: &str) -> bool {
+fn is_unfinished(component: &[u8]) -> bool {
     UNFINISHED.iter().any(|ending| {
         component
             .len()
             .checked_sub(ending.len())
             .and_then(|start| component.get(start..))
-            .is_some_and(|tail| tail.eq_ignore_ascii_case(ending))
+            .is_some_and(|tail| tail.eq_ignore_ascii_case(ending.as_bytes()))
     })
 }
 

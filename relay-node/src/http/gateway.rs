@@ -335,14 +335,17 @@ fn put(fields: &mut HeaderMap, range: String) {
 }
 
 fn name(path: &str) -> Result<RequestedName, FetchError> {
+    let no_name = || failure(StatusCode::NOT_FOUND, "no file can have this name");
     let target = target::parse(path).map_err(|error| match error {
         BadTarget::Malformed => {
             failure(StatusCode::BAD_REQUEST, "the path has a % without two hexadecimal digits")
         }
-        BadTarget::NoName => failure(StatusCode::NOT_FOUND, "no file can have this name"),
+        BadTarget::NoName => no_name(),
     })?;
-    let name = match (target.wants_directory, target.name.as_str()) {
-        (false, name) => name.to_owned(),
+    // In the protocol a name is text.
+    let name = String::from_utf8(target.name).map_err(|_| no_name())?;
+    let name = match (target.wants_directory, name.as_str()) {
+        (false, _) => name,
         (true, "") => INDEX.to_owned(),
         (true, directory) => format!("{directory}/{INDEX}"),
     };

@@ -4,7 +4,7 @@ use super::body::Body;
 use super::date;
 use super::error_page::Form;
 use super::page::{self, Escaped};
-use super::target::{encode_component, encode_path};
+use super::target::{encode_component, encode_path, readable};
 use super::{HttpFace, blocking};
 use crate::root::{DocumentRoot, EntryKind, ListEntry, ListQuery, MAX_LIST_PAGE, RootError};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use http::{Response, Uri};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// The largest directory that is sorted by size or time. Larger ones come by name, a page at a time, in every case.
@@ -22,7 +23,7 @@ const MAX_SORTED: usize = 10_000;
 struct Query {
     sort: Sort,
     is_descending: bool,
-    after: Option<String>,
+    after: Option<Vec<u8>>,
     format: Option<Form>,
 }
 
@@ -36,7 +37,7 @@ enum Sort {
 
 /// A directory, or a page of it.
 struct Listing {
-    directory: String,
+    directory: Vec<u8>,
     entries: Vec<ListEntry>,
     more: bool,
     not_offered: u64,
@@ -54,7 +55,7 @@ pub(super) fn is_asked_for(uri: &Uri) -> bool {
 /// Answers with the listing of a directory that exists.
 pub(super) async fn answer(
     face: &HttpFace,
-    directory: &str,
+    directory: &[u8],
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, RootError> {
@@ -88,9 +89,7 @@ impl Query {
                 ("order", "desc") => query.is_descending = true,
                 ("format", "html") => query.format = Some(Form::Html),
                 ("format", "json") => query.format = Some(Form::Json),
-                ("after", name) => {
-                    query.after = percent_decode_str(name).decode_utf8().ok().map(|name| name.into_owned());
-                }
+                ("after", name) => query.after = Some(percent_decode_str(name).collect()),
                 _ => {}
             }
         }
@@ -99,9 +98,11 @@ impl Query {
 }
 
 impl Listing {
-    fn read(root: &DocumentRoot, directory: String, query: &Query) -> Result<Self, RootError> {
-        let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
-        let first = query.after.as_ref().map(|name| format!("{prefix}{name}"));
+    fn read(root: &DocumentRoot, directory: Vec<u8>, query: &Query) -> Result<Self, RootError> {
+        let prefix = if directory.is_empty() { Vec::new() } else { [&*directory, b"/"].concat() };
+        let first = query.after.as_ref().map(|name| [&*prefix, name].concat());
+        let of_one =
+            ListQuery { prefix: &prefix, limit: MAX_LIST_PAGE, any_bytes: true, ..ListQuery::default() };
         let mut listing = Self {
             directory,
             format: query.format,
@@ -114,9 +115,8 @@ impl Listing {
         let is_sorted = query.after.is_none() && (query.sort != Sort::Name || query.is_descending);
         let limit = if is_sorted { MAX_SORTED } else { MAX_LIST_PAGE };
         while listing.more && listing.entries.len() < limit {
-            let after = listing.entries.last().map(|entry| entry.name.as_str()).or(first.as_deref());
-            let page =
-                root.list(ListQuery { prefix: &prefix, after, limit: MAX_LIST_PAGE, recursive: false })?;
+            let after = listing.entries.last().map(|entry| entry.name.as_slice()).or(first.as_deref());
+            let page = root.list(ListQuery { after, ..of_one })?;
             listing.more = page.more;
             listing.not_offered += page.not_offered;
             listing.entries.extend(page.entries);
@@ -143,12 +143,13 @@ impl Listing {
     }
 
     /// The name within the directory.
-    fn short<'a>(&self, entry: &'a ListEntry) -> &'a str {
-        entry.name.get(self.directory.len()..).unwrap_or_default().trim_start_matches('/')
+    fn short<'a>(&self, entry: &'a ListEntry) -> &'a [u8] {
+        let name = entry.name.get(self.directory.len()..).unwrap_or_default();
+        name.strip_prefix(b"/").unwrap_or(name)
     }
 
     fn html(&self) -> String {
-        let path = format!("/{}", self.directory);
+        let path = format!("/{}", readable(&self.directory));
         let mut page = page::head(&path);
         page.push_str("\n<table><thead><tr>");
         for (column, key, title) in [
@@ -203,13 +204,13 @@ impl Listing {
         let _ = writeln!(
             page,
             "<tr><td><a href=\"./{link}{slash}\">{}{slash}</a></td><td>{size}</td><td>{day} {minute}</td></tr>",
-            Escaped(name)
+            Escaped(&readable(name))
         );
     }
 
     fn notes(&self, page: &mut String) {
         if self.not_offered > 0 {
-            let _ = writeln!(page, "<p>{} more cannot be named here (not UTF-8).</p>", self.not_offered);
+            let _ = writeln!(page, "<p>{} more cannot be named in an address here.</p>", self.not_offered);
         }
         if let Some(last) = self.entries.last().filter(|_| self.more) {
             let _ = writeln!(
@@ -227,7 +228,7 @@ impl Listing {
             .entries
             .iter()
             .map(|entry| JsonEntry {
-                name: self.short(entry),
+                name: readable(self.short(entry)),
                 kind: match entry.kind {
                     EntryKind::File => "file",
                     EntryKind::Directory => "directory",
@@ -265,7 +266,7 @@ struct JsonListing<'a> {
 
 #[derive(Serialize)]
 struct JsonEntry<'a> {
-    name: &'a str,
+    name: Cow<'a, str>,
     kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
@@ -288,6 +289,6 @@ mod tests {
         };
         assert_eq!(query, expected);
         assert_eq!(Query::read(""), Query::default());
-        assert_eq!(Query::read("sort=x&after=%ff"), Query::default());
+        assert_eq!(Query::read("sort=x&after=%ff"), Query { after: Some(vec![0xff]), ..Query::default() });
     }
 }

@@ -59,7 +59,7 @@ async fn find_and_answer(
             return listing::answer(face, &target.name, uri, headers).await.map_err(Problem::from);
         }
         Opened::Directory => match index(face, &target.name).await? {
-            Some(file) => (INDEX.to_owned(), file),
+            Some(file) => (INDEX.into(), file),
             None if face.config.listing => {
                 return listing::answer(face, &target.name, uri, headers).await.map_err(Problem::from);
             }
@@ -80,7 +80,7 @@ async fn find_and_answer(
     let size = file.meta.size;
     let wants_parts = *method == Method::GET && conditional::allows_range(headers, validators);
     let wanted = if wants_parts { range::wanted(headers, size) } else { Wanted::Whole };
-    let content_type = content_type(&name);
+    let content_type = content_type(&String::from_utf8_lossy(&name));
     let (mut response, parts) = match wanted {
         Wanted::Whole => whole(size, content_type),
         Wanted::Parts(parts) => partial(&parts, size, content_type, &tag)?,
@@ -100,7 +100,7 @@ async fn find_and_answer(
 }
 
 /// Opens on the spot what the system has in memory, and in the blocking pool what it may have to wait for.
-async fn open(face: &HttpFace, name: &str) -> Result<Opened, RootError> {
+async fn open(face: &HttpFace, name: &[u8]) -> Result<Opened, RootError> {
     if let Some(opened) = face.root.open_entry_cached(name) {
         return opened;
     }
@@ -108,9 +108,10 @@ async fn open(face: &HttpFace, name: &str) -> Result<Opened, RootError> {
     blocking(move || root.open_entry(&name)).await
 }
 
-async fn index(face: &HttpFace, directory: &str) -> Result<Option<ServedFile>, RootError> {
-    let name = if directory.is_empty() { INDEX.to_owned() } else { format!("{directory}/{INDEX}") };
-    match open(face, &name).await {
+async fn index(face: &HttpFace, directory: &[u8]) -> Result<Option<ServedFile>, RootError> {
+    let name = [directory, INDEX.as_bytes()].join(&b'/');
+    let name = name.strip_prefix(b"/").unwrap_or(&name);
+    match open(face, name).await {
         Ok(Opened::File(file)) => Ok(Some(file)),
         Ok(Opened::Directory) | Err(RootError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),

@@ -261,8 +261,9 @@ fn to_list(list: &List, origin: &Origin) -> Result<Answer, Head> {
 /// As much of a listing as one frame holds.
 fn page(list: &List, origin: &Origin) -> Result<Page, RootError> {
     let ask = |limit| {
-        let after = list.after.as_ref().map(RequestedName::as_str);
-        origin.root.list(ListQuery { prefix: list.prefix.as_str(), after, limit, recursive: list.recursive })
+        let after = list.after.as_ref().map(|name| name.as_str().as_bytes());
+        let (prefix, recursive) = (list.prefix.as_str().as_bytes(), list.recursive);
+        origin.root.list(ListQuery { prefix, after, limit, recursive, any_bytes: false })
     };
     let found = ask(MAX_PAGE)?;
     let unnameable = found.not_offered;
@@ -312,7 +313,7 @@ fn json_len(value: &impl serde::Serialize) -> usize {
 /// An entry as the protocol has it, unless its name is too long for that.
 fn entry_of(entry: ListEntry) -> Option<Entry> {
     Some(Entry {
-        name: RequestedName::try_from(entry.name).ok()?,
+        name: RequestedName::try_from(String::from_utf8(entry.name).ok()?).ok()?,
         kind: match entry.kind {
             RootKind::File => EntryKind::File,
             RootKind::Directory => EntryKind::Directory,

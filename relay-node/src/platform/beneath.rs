@@ -9,7 +9,7 @@
 //! 3. Resolving to the canonical path and comparing that with the directory's (elsewhere). A rename between the
 //!    comparison and the opening is not caught there.
 //!
-//! Names are relative, `/`-separated and already checked by the caller; this module never trusts that check for
+//! Names are bytes, relative, `/`-separated and already checked by the caller; this module never trusts that check for
 //! staying inside. An absolute link is refused even when it leads inside. The empty name is the directory itself.
 
 #[cfg(any(test, not(unix)))]
@@ -23,6 +23,9 @@ use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// Whether the system's names are any bytes, and not text.
+pub(crate) const NAMES_ARE_BYTES: bool = cfg!(unix);
 
 /// One directory and the way in which names beneath it are resolved.
 #[derive(Debug)]
@@ -95,7 +98,7 @@ impl RootDirectory {
     }
 
     /// Opens what stands under `name`. Never waits for the other end of a pipe or for a device.
-    pub(crate) fn open_beneath(&self, name: &str) -> io::Result<Entry> {
+    pub(crate) fn open_beneath(&self, name: &[u8]) -> io::Result<Entry> {
         match self.method {
             #[cfg(all(target_os = "linux", not(relay_plain)))]
             Method::Openat2 => openat2::open(&self.directory, name),
@@ -111,7 +114,7 @@ impl RootDirectory {
         any(not(target_os = "linux"), relay_plain),
         expect(unused_variables, reason = "only the first method asks")
     )]
-    pub(crate) fn open_beneath_cached(&self, name: &str) -> Option<io::Result<Entry>> {
+    pub(crate) fn open_beneath_cached(&self, name: &[u8]) -> Option<io::Result<Entry>> {
         match self.method {
             #[cfg(all(target_os = "linux", not(relay_plain)))]
             Method::Openat2 => openat2::open_cached(&self.directory, name),
@@ -123,7 +126,7 @@ impl RootDirectory {
     }
 
     /// What the system says about `name`, links followed, without opening it for reading where that is possible.
-    pub(crate) fn metadata_beneath(&self, name: &str) -> io::Result<Metadata> {
+    pub(crate) fn metadata_beneath(&self, name: &[u8]) -> io::Result<Metadata> {
         match self.method {
             #[cfg(all(target_os = "linux", not(relay_plain)))]
             Method::Openat2 => openat2::metadata(&self.directory, name),
@@ -137,7 +140,7 @@ impl RootDirectory {
     /// Shows each name in a directory to `visit`, in the directory's own order, without `.` and `..`.
     pub(crate) fn visit_names(
         &self,
-        directory: &str,
+        directory: &[u8],
         visit: &mut dyn FnMut(&OsStr, NameKind),
     ) -> io::Result<()> {
         match self.method {

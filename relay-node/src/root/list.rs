@@ -1,10 +1,9 @@
 //! Names in order, a page at a time, with memory bounded by the page and not by the directory.
 
 use super::{DocumentRoot, MAX_NAME_DEPTH, RootError, meta_of};
-use crate::platform::beneath::NameKind;
+use crate::platform::beneath::{NAMES_ARE_BYTES, NameKind};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::ffi::OsStr;
 
 /// The most entries of one page.
 pub const MAX_LIST_PAGE: usize = 1_000;
@@ -15,13 +14,15 @@ const BATCH: usize = MAX_LIST_PAGE;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ListQuery<'a> {
     /// What every name begins with: `docs/`, `te`, or nothing. A directory without its slash is not entered.
-    pub prefix: &'a str,
+    pub prefix: &'a [u8],
     /// Only names behind this one, in the order of [`path_order`]; the last name of the page before.
-    pub after: Option<&'a str>,
+    pub after: Option<&'a [u8]>,
     /// The most entries wanted; at most [`MAX_LIST_PAGE`] are given.
     pub limit: usize,
     /// Whether directories are entered. Linked directories are named and not entered, so a link cannot make a circle.
     pub recursive: bool,
+    /// Whether names that are not UTF-8 are wanted, too, where the system has such.
+    pub any_bytes: bool,
 }
 
 /// A page of names, in the order of [`path_order`].
@@ -31,7 +32,8 @@ pub struct ListPage {
     pub entries: Vec<ListEntry>,
     /// Whether something follows; ask again with the last name as `after`.
     pub more: bool,
-    /// How many names cannot be asked for, because they are not UTF-8 or hold a backslash. Each is counted on one page.
+    /// How many names cannot be asked for, because they hold a backslash, or are not UTF-8 and such were not wanted. Each is
+    /// counted on one page.
     pub not_offered: u64,
 }
 
@@ -39,7 +41,7 @@ pub struct ListPage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListEntry {
     /// The path relative to the document root, without a slash at the end.
-    pub name: String,
+    pub name: Vec<u8>,
     /// File or directory; nothing else is listed.
     pub kind: EntryKind,
     /// In bytes; 0 for a directory.
@@ -63,14 +65,22 @@ pub enum EntryKind {
 
 /// The order of a listing: names by their bytes, and what is in a directory right behind it (`a`, `a/b`, `a-b`).
 #[must_use]
-pub fn path_order(left: &str, right: &str) -> Ordering {
-    left.split('/').cmp(right.split('/'))
+pub fn path_order(left: &[u8], right: &[u8]) -> Ordering {
+    components(left).cmp(components(right))
+}
+
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/')
 }
 
 pub(super) fn page(root: &DocumentRoot, query: ListQuery<'_>) -> Result<ListPage, RootError> {
-    let (directory, beginning) = query.prefix.rsplit_once('/').unwrap_or(("", query.prefix));
+    let (directory, beginning) = match query.prefix.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (query.prefix.get(..slash), query.prefix.get(slash + 1..)),
+        None => (None, Some(query.prefix)),
+    };
+    let (directory, beginning) = (directory.unwrap_or_default(), beginning.unwrap_or_default());
     let leads_nowhere = root.directory.is_none()
-        || query.prefix.starts_with('/')
+        || query.prefix.starts_with(b"/")
         || !directory.is_empty() && root.check_name(directory).is_err()
         || query.after.is_some_and(|after| is_past(after, directory));
     let mut walk = Walk {
@@ -78,6 +88,7 @@ pub(super) fn page(root: &DocumentRoot, query: ListQuery<'_>) -> Result<ListPage
         after: query.after,
         limit: query.limit.min(MAX_LIST_PAGE),
         recursive: query.recursive,
+        any_bytes: query.any_bytes,
         page: ListPage::default(),
     };
     if !leads_nowhere {
@@ -87,38 +98,39 @@ pub(super) fn page(root: &DocumentRoot, query: ListQuery<'_>) -> Result<ListPage
 }
 
 /// Whether everything in the directory comes before `after`.
-fn is_past(after: &str, directory: &str) -> bool {
+fn is_past(after: &[u8], directory: &[u8]) -> bool {
     path_order(after, directory) == Ordering::Greater && rest_beneath(after, directory).is_none()
 }
 
 /// The part of `path` beneath `directory`.
-fn rest_beneath<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
-    if directory.is_empty() { Some(path) } else { path.strip_prefix(directory)?.strip_prefix('/') }
+fn rest_beneath<'a>(path: &'a [u8], directory: &[u8]) -> Option<&'a [u8]> {
+    if directory.is_empty() { Some(path) } else { path.strip_prefix(directory)?.strip_prefix(b"/") }
 }
 
 struct Walk<'a> {
     root: &'a DocumentRoot,
-    after: Option<&'a str>,
+    after: Option<&'a [u8]>,
     limit: usize,
     recursive: bool,
+    any_bytes: bool,
     page: ListPage,
 }
 
 /// From where on a directory's names are wanted.
 enum From<'a> {
     Start,
-    At(&'a str),
-    Behind(String),
+    At(&'a [u8]),
+    Behind(Vec<u8>),
 }
 
 impl Walk<'_> {
     /// Adds what is in one directory until the page is full.
-    fn directory(&mut self, directory: &str, beginning: &str) -> Result<(), RootError> {
-        if directory.split('/').count() >= MAX_NAME_DEPTH {
+    fn directory(&mut self, directory: &[u8], beginning: &[u8]) -> Result<(), RootError> {
+        if components(directory).count() >= MAX_NAME_DEPTH {
             return Ok(());
         }
         let mut from = match self.after.and_then(|after| rest_beneath(after, directory)) {
-            Some(rest) => From::At(rest.split('/').next().unwrap_or_default()),
+            Some(rest) => From::At(components(rest).next().unwrap_or_default()),
             None => From::Start,
         };
         loop {
@@ -138,8 +150,8 @@ impl Walk<'_> {
     }
 
     /// Adds one name, and what is in it.
-    fn name(&mut self, directory: &str, name: &str, kind: NameKind) -> Result<(), RootError> {
-        let path = if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
+    fn name(&mut self, directory: &[u8], name: &[u8], kind: NameKind) -> Result<(), RootError> {
+        let path = if directory.is_empty() { name.to_owned() } else { [directory, b"/", name].concat() };
         let Some(entry) = self.entry(path, kind)? else {
             return Ok(());
         };
@@ -154,13 +166,13 @@ impl Walk<'_> {
             self.page.entries.push(entry);
         }
         match path {
-            Some(path) => self.directory(&path, ""),
+            Some(path) => self.directory(&path, b""),
             None => Ok(()),
         }
     }
 
     /// What the name stands for, or `None` when it cannot be had.
-    fn entry(&self, path: String, kind: NameKind) -> Result<Option<ListEntry>, RootError> {
+    fn entry(&self, path: Vec<u8>, kind: NameKind) -> Result<Option<ListEntry>, RootError> {
         if kind == NameKind::Other {
             return Ok(None);
         }
@@ -184,21 +196,22 @@ impl Walk<'_> {
     /// The first names of a directory, found in one pass over it with a heap that never holds more than a batch.
     fn smallest_names(
         &mut self,
-        directory: &str,
-        beginning: &str,
+        directory: &[u8],
+        beginning: &[u8],
         from: &From<'_>,
     ) -> Result<Batch, RootError> {
         let mut heap = BinaryHeap::new();
         let mut is_cut = false;
         let mut not_offered = 0;
         let done = self.root.directory()?.visit_names(directory, &mut |name, kind| {
-            if kind == NameKind::Other || !name.as_encoded_bytes().starts_with(beginning.as_bytes()) {
+            let name = name.as_encoded_bytes();
+            if kind == NameKind::Other || !name.starts_with(beginning) {
                 return;
             }
-            let Some(name) = offered(name) else {
+            if !self.is_offered(name) {
                 not_offered += 1;
                 return;
-            };
+            }
             if self.root.is_hidden(name) || !from.includes(name) {
                 return;
             }
@@ -211,6 +224,11 @@ impl Walk<'_> {
         self.count(not_offered, from);
         let names = heap.into_sorted_vec().into_iter().map(|Candidate { name, kind }| (name, kind)).collect();
         Ok(Batch { names, is_cut })
+    }
+
+    fn is_offered(&self, name: &[u8]) -> bool {
+        let is_readable = self.any_bytes && NAMES_ARE_BYTES || str::from_utf8(name).is_ok();
+        is_readable && !name.contains(&b'\\')
     }
 
     /// Counts a directory's other names on the page that begins it, and so on one page only.
@@ -226,26 +244,22 @@ impl Walk<'_> {
     }
 }
 
-fn offered(name: &OsStr) -> Option<&str> {
-    name.to_str().filter(|name| !name.contains('\\'))
-}
-
 struct Batch {
-    names: Vec<(String, NameKind)>,
+    names: Vec<(Vec<u8>, NameKind)>,
     is_cut: bool,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
-    name: String,
+    name: Vec<u8>,
     kind: NameKind,
 }
 
 /// Keeps the smallest names; the text of a name that is too great is never copied.
-fn push_bounded(heap: &mut BinaryHeap<Candidate>, name: &str, kind: NameKind, is_cut: &mut bool) {
+fn push_bounded(heap: &mut BinaryHeap<Candidate>, name: &[u8], kind: NameKind, is_cut: &mut bool) {
     if heap.len() >= BATCH {
         *is_cut = true;
-        if heap.peek().is_none_or(|greatest| name >= greatest.name.as_str()) {
+        if heap.peek().is_none_or(|greatest| name >= greatest.name.as_slice()) {
             return;
         }
         heap.pop();
@@ -254,11 +268,11 @@ fn push_bounded(heap: &mut BinaryHeap<Candidate>, name: &str, kind: NameKind, is
 }
 
 impl From<'_> {
-    fn includes(&self, name: &str) -> bool {
+    fn includes(&self, name: &[u8]) -> bool {
         match self {
             From::Start => true,
             From::At(first) => name >= *first,
-            From::Behind(last) => name > last.as_str(),
+            From::Behind(last) => name > last.as_slice(),
         }
     }
 }

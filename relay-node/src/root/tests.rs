@@ -222,7 +222,7 @@ fn hides_dotfiles_and_unfinished_downloads() {
         assert!(hidden.iter().all(|name| !listed.iter().any(|listed| listed == name)), "{listed:?}");
         let listed = names(&open, all);
         assert!(hidden.iter().all(|name| listed.iter().any(|listed| listed == name)), "{listed:?}");
-        assert_eq!(names(&closed, ListQuery { prefix: ".git/", ..all }), [""; 0]);
+        assert_eq!(names(&closed, ListQuery { prefix: b".git/", ..all }), [""; 0]);
     }
 }
 
@@ -363,20 +363,25 @@ fn metadata_tells_the_time_and_the_mark() {
     assert_eq!(since_1970(SystemTime::UNIX_EPOCH - Duration::new(3, 0)), (-3, 0));
 }
 
+fn name(entry: ListEntry) -> String {
+    String::from_utf8(entry.name).unwrap()
+}
+
 fn names(root: &DocumentRoot, query: ListQuery<'_>) -> Vec<String> {
-    root.list(query).unwrap().entries.into_iter().map(|entry| entry.name).collect()
+    root.list(query).unwrap().entries.into_iter().map(name).collect()
 }
 
 /// All pages, each of at most `limit` entries, and the count of names that are not offered.
 fn all_pages(root: &DocumentRoot, query: ListQuery<'_>) -> (Vec<String>, u64) {
-    let (mut all, mut not_offered) = (Vec::new(), 0);
+    let (mut all, mut not_offered) = (Vec::<String>::new(), 0);
     loop {
-        let after = all.last().cloned().or_else(|| query.after.map(str::to_owned));
+        let after =
+            all.last().map(|last| last.clone().into_bytes()).or_else(|| query.after.map(<[u8]>::to_vec));
         let page = root.list(ListQuery { after: after.as_deref(), ..query }).unwrap();
         assert!(page.entries.len() <= query.limit);
         not_offered += page.not_offered;
         let is_full = page.entries.len() == query.limit;
-        all.extend(page.entries.into_iter().map(|entry| entry.name));
+        all.extend(page.entries.into_iter().map(name));
         assert!(is_full || !page.more, "a page that is not full must be the last");
         if !page.more {
             return (all, not_offered);
@@ -422,14 +427,15 @@ fn lists_depth_first_in_byte_order() {
         assert_eq!(names(&root, all), WHOLE_TREE);
         let top = ListQuery { recursive: false, ..all };
         assert_eq!(names(&root, top), ["a", "a-b", "a.txt", "docs", "empty", "hello.txt", "te", "test", "É"]);
-        assert!(WHOLE_TREE.is_sorted_by(|left, right| path_order(left, right).is_lt()));
+        assert!(WHOLE_TREE.is_sorted_by(|left, right| path_order(left.as_bytes(), right.as_bytes()).is_lt()));
     }
 }
 
 #[test]
 fn a_prefix_is_a_prefix_of_the_text() {
     for root in tree().roots(false) {
-        let list = |prefix, recursive| {
+        let list = |prefix: &str, recursive| {
+            let prefix = prefix.as_bytes();
             names(&root, ListQuery { prefix, limit: 100, recursive, ..ListQuery::default() })
         };
         assert_eq!(list("te", false), ["te", "test"]);
@@ -462,12 +468,19 @@ fn every_page_size_and_every_cursor_gives_the_same_listing() {
             assert_eq!(not_offered, 6, "{limit}");
         }
         for after in WHOLE_TREE.iter().copied().chain(["a/", "a/c", "a0", "docs/zzz", "0", "zz"]) {
-            let query = ListQuery { after: Some(after), limit: 100, recursive: true, ..ListQuery::default() };
-            let expected: Vec<_> =
-                WHOLE_TREE.into_iter().filter(|name| path_order(name, after).is_gt()).collect();
+            let query = ListQuery {
+                after: Some(after.as_bytes()),
+                limit: 100,
+                recursive: true,
+                ..ListQuery::default()
+            };
+            let expected: Vec<_> = WHOLE_TREE
+                .into_iter()
+                .filter(|name| path_order(name.as_bytes(), after.as_bytes()).is_gt())
+                .collect();
             assert_eq!(names(&root, query), expected, "{after:?}");
             let inside: Vec<_> = expected.iter().copied().filter(|name| name.starts_with("docs/")).collect();
-            assert_eq!(names(&root, ListQuery { prefix: "docs/", ..query }), inside, "{after:?}");
+            assert_eq!(names(&root, ListQuery { prefix: b"docs/", ..query }), inside, "{after:?}");
         }
     }
 }
@@ -484,10 +497,10 @@ fn a_large_directory_comes_in_pages_whole_and_in_order() {
         expected.push(name);
     }
     expected.extend(["docs/a.txt", "docs/deep", "docs/deep/b.txt"].map(String::from));
-    expected.sort_by(|left, right| path_order(left, right));
+    expected.sort_by(|left, right| path_order(left.as_bytes(), right.as_bytes()));
     for root in fixture.roots(false) {
         let query =
-            ListQuery { prefix: "docs/", limit: MAX_LIST_PAGE, recursive: true, ..ListQuery::default() };
+            ListQuery { prefix: b"docs/", limit: MAX_LIST_PAGE, recursive: true, ..ListQuery::default() };
         assert_eq!(all_pages(&root, query).0, expected);
         let page = root.list(ListQuery { limit: usize::MAX, ..query }).unwrap();
         assert_eq!(page.entries.len(), MAX_LIST_PAGE);
@@ -504,13 +517,13 @@ fn linked_directories_are_named_but_not_entered() {
     for root in fixture.roots(false) {
         let all = ListQuery { limit: 100, recursive: true, ..ListQuery::default() };
         let page = root.list(all).unwrap();
-        let listed: Vec<_> = page.entries.iter().map(|entry| entry.name.as_str()).collect();
+        let listed: Vec<_> = page.entries.iter().cloned().map(name).collect();
         assert_eq!(
             listed,
             ["circle", "docs", "docs/a.txt", "docs/deep", "docs/deep/b.txt", "hello.txt", "same"]
         );
         assert_eq!(page.entries[0].kind, EntryKind::Directory);
         assert_eq!((page.entries[6].kind, page.entries[6].size), (EntryKind::File, 5));
-        assert_eq!(names(&root, ListQuery { prefix: "circle/h", ..all }), ["circle/hello.txt"]);
+        assert_eq!(names(&root, ListQuery { prefix: b"circle/h", ..all }), ["circle/hello.txt"]);
     }
 }

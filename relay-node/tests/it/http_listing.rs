@@ -95,6 +95,34 @@ async fn beside_an_index_for_who_names_the_format() {
     );
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn names_that_are_not_text_are_listed_and_served() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let server = Server::start().await;
+    server.file("d/plain", "");
+    let directory = server.root.path().join("d").join(OsStr::from_bytes(b"old\xff"));
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join(OsStr::from_bytes(b"caf\xe9 1.txt")), "bytes").unwrap();
+    std::fs::write(directory.join("é"), "text").unwrap();
+    let page = server.get("/d/", "").await.text();
+    assert!(page.contains("<a href=\"./old%FF/\">old%FF/</a>") && !page.contains(" more "), "{page}");
+    let page = server.get("/d/old%FF/", "").await.text();
+    assert!(page.contains("<a href=\"./caf%E9%201.txt\">caf%E9 1.txt</a></td><td>5</td>"), "{page}");
+    assert!(page.contains("<h1>/d/old%FF</h1>"), "{page}");
+    let reply = server.get("/d/old%ff/?format=json", "").await;
+    let value: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((&value["path"], &value["not_offered"]), (&"/d/old%FF/".into(), &0.into()));
+    assert_eq!(value["entries"][0]["name"], "caf%E9 1.txt");
+    let file = server.get(value["entries"][0]["href"].as_str().unwrap(), "").await;
+    assert_eq!((file.text().as_str(), file.field("content-type")), ("bytes", "text/plain; charset=utf-8"));
+    assert_eq!(server.get("/d/old%FF/%C3%A9", "").await.text(), "text");
+    assert_eq!(server.get("/d/old%FF", "").await.field("location"), "/d/old%FF/");
+    assert_eq!(names(&server, "/d/old%FF/?after=caf%E9%201.txt").await, ["é"]);
+    assert_eq!(server.get("/d/old%FE/", "").await.status, 404);
+}
+
 #[tokio::test]
 async fn no_listing_when_told_so() {
     let server = Server::with(HttpConfig { listing: false, ..HttpConfig::default() }).await;

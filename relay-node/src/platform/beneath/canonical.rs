@@ -6,7 +6,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(super) fn open(root: &Path, name: &str) -> io::Result<Entry> {
+pub(super) fn open(root: &Path, name: &[u8]) -> io::Result<Entry> {
     let path = resolve(root, name)?;
     let metadata = fs::metadata(&path)?;
     if metadata.is_dir() {
@@ -20,11 +20,15 @@ pub(super) fn open(root: &Path, name: &str) -> io::Result<Entry> {
     Ok(if metadata.is_file() { Entry::File(file, metadata) } else { Entry::Other })
 }
 
-pub(super) fn metadata(root: &Path, name: &str) -> io::Result<Metadata> {
+pub(super) fn metadata(root: &Path, name: &[u8]) -> io::Result<Metadata> {
     fs::metadata(resolve(root, name)?)
 }
 
-pub(super) fn visit(root: &Path, directory: &str, visit: &mut dyn FnMut(&OsStr, NameKind)) -> io::Result<()> {
+pub(super) fn visit(
+    root: &Path,
+    directory: &[u8],
+    visit: &mut dyn FnMut(&OsStr, NameKind),
+) -> io::Result<()> {
     for entry in fs::read_dir(resolve(root, directory)?)? {
         let entry = entry?;
         let Ok(kind) = entry.file_type() else {
@@ -44,13 +48,25 @@ fn name_kind(kind: fs::FileType) -> NameKind {
     }
 }
 
-fn resolve(root: &Path, name: &str) -> io::Result<PathBuf> {
+fn resolve(root: &Path, name: &[u8]) -> io::Result<PathBuf> {
+    let name = path_of(name)?;
     // Drive letters, alternate streams and device names are paths of their own on Windows.
-    if cfg!(windows) && name.split('/').any(is_special_on_windows) {
+    if cfg!(windows) && name.to_str().is_none_or(|name| name.split('/').any(is_special_on_windows)) {
         return Err(io::ErrorKind::InvalidFilename.into());
     }
     let path = fs::canonicalize(root.join(name))?;
     if path.starts_with(root) { Ok(path) } else { Err(io::ErrorKind::CrossesDevices.into()) }
+}
+
+#[cfg(unix)]
+fn path_of(name: &[u8]) -> io::Result<&Path> {
+    use std::os::unix::ffi::OsStrExt;
+    Ok(Path::new(OsStr::from_bytes(name)))
+}
+
+#[cfg(not(unix))]
+fn path_of(name: &[u8]) -> io::Result<&Path> {
+    str::from_utf8(name).map(Path::new).map_err(|_| io::ErrorKind::InvalidFilename.into())
 }
 
 /// Names that Windows does not take for the file of that name ("Naming Files, Paths, and Namespaces").

@@ -25,15 +25,15 @@ pub(super) fn open_root(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-pub(super) fn open(root: &OwnedFd, name: &str) -> io::Result<Entry> {
+pub(super) fn open(root: &OwnedFd, name: &[u8]) -> io::Result<Entry> {
     classify(File::from(walk(root, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?))
 }
 
-pub(super) fn metadata(root: &OwnedFd, name: &str) -> io::Result<Metadata> {
+pub(super) fn metadata(root: &OwnedFd, name: &[u8]) -> io::Result<Metadata> {
     File::from(walk(root, name, STEP)?).metadata()
 }
 
-pub(super) fn open_directory(root: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+pub(super) fn open_directory(root: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(walk(root, name, OFlags::RDONLY | OFlags::DIRECTORY)?)
 }
 
@@ -69,11 +69,11 @@ fn name_kind(kind: FileType) -> NameKind {
 }
 
 /// Walks to `name` and opens it with `flags`. No step follows a link by itself, so none can be exchanged under the walk.
-fn walk(root: &OwnedFd, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+fn walk(root: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut held: Vec<OwnedFd> = Vec::new();
     let mut pending: Vec<CString> = Vec::new();
-    push_components(&mut pending, name.as_bytes())?;
+    push_components(&mut pending, name)?;
     let mut links = MAX_LINKS;
     loop {
         let here: BorrowedFd<'_> = held.last().map_or(root.as_fd(), AsFd::as_fd);

@@ -12,16 +12,16 @@ const DISTURBED_WALKS: u32 = 16;
 
 /// Whether this kernel, and the sandbox around the process, know the call.
 pub(super) fn works(root: &OwnedFd) -> bool {
-    walk(root, "", OFlags::PATH | OFlags::DIRECTORY).is_ok()
+    walk(root, b"", OFlags::PATH | OFlags::DIRECTORY).is_ok()
 }
 
-pub(super) fn open(root: &OwnedFd, name: &str) -> io::Result<Entry> {
+pub(super) fn open(root: &OwnedFd, name: &[u8]) -> io::Result<Entry> {
     // Without O_NONBLOCK the opening of a named pipe would wait for a writer.
     classify(File::from(walk(root, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?))
 }
 
 /// With `RESOLVE_CACHED` (Linux 5.12) the kernel gives up where it would have to ask a disk.
-pub(super) fn open_cached(root: &OwnedFd, name: &str) -> Option<io::Result<Entry>> {
+pub(super) fn open_cached(root: &OwnedFd, name: &[u8]) -> Option<io::Result<Entry>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
     match openat2(root, name, flags, Mode::empty(), inside) {
@@ -31,16 +31,16 @@ pub(super) fn open_cached(root: &OwnedFd, name: &str) -> Option<io::Result<Entry
     }
 }
 
-pub(super) fn metadata(root: &OwnedFd, name: &str) -> io::Result<Metadata> {
+pub(super) fn metadata(root: &OwnedFd, name: &[u8]) -> io::Result<Metadata> {
     File::from(walk(root, name, OFlags::PATH)?).metadata()
 }
 
-pub(super) fn open_directory(root: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+pub(super) fn open_directory(root: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(walk(root, name, OFlags::RDONLY | OFlags::DIRECTORY)?)
 }
 
-fn walk(root: &OwnedFd, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let name = if name.is_empty() { "." } else { name };
+fn walk(root: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let name = if name.is_empty() { b"." } else { name };
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut tries = DISTURBED_WALKS;
     loop {
