@@ -11,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::daemon::{Daemon, end, machine_busy, settle};
-use crate::peers::{Chain, Invocation, Pipeline};
+use crate::invocation::{Invocation, Pipeline};
+use crate::peers::Chain;
 use crate::platform::{self, Usage};
 
 /// What one fetch cost.

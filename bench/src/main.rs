@@ -15,6 +15,7 @@ mod direct;
 mod fetch;
 mod grid;
 mod http;
+mod invocation;
 mod lab;
 mod latency;
 mod load;

@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::daemon::Daemon;
+use crate::invocation::{Invocation, Pipeline};
 use crate::machine;
 use crate::site::Site;
 
@@ -117,34 +118,6 @@ impl Variant {
 }
 
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
-
-/// One program with its arguments.
-#[derive(Clone, Debug)]
-pub struct Invocation {
-    /// Its path.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-    /// Whether it must end when this process is killed.
-    pub ends_with_bench: bool,
-    /// The file that its standard output goes to; nowhere, or into the next program, without one.
-    pub stdout: Option<PathBuf>,
-}
-
-impl Invocation {
-    /// A program that writes to nobody.
-    pub fn new(program: PathBuf, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Invocation {
-        Invocation {
-            program,
-            arguments: arguments.iter().map(|a| a.as_ref().to_owned()).collect(),
-            ends_with_bench: false,
-            stdout: None,
-        }
-    }
-}
-
-/// Programs that run at the same time, each reading what the one before writes.
-pub type Pipeline = Vec<Invocation>;
 
 /// A chain that stands: relays in front of an origin that has the files of one directory.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result};
 
-use crate::peers::Invocation;
+use crate::invocation::Invocation;
 
 /// The first port that is used in a namespace, where nobody else takes any.
 const FIRST_PORT: u16 = 9000;
