@@ -1,7 +1,6 @@
-//! What was typed. What it means is [`crate::plan`]'s business.
+//! What was typed, as types. What it means is [`crate::plan`]'s business; nothing in here knows of the rest.
 
 use crate::exit;
-use crate::plan::Connections;
 use clap::{Args, Parser, Subcommand};
 use relay_link::congestion::CongestionWish;
 use relay_proto::digest::FileHash;
@@ -215,6 +214,26 @@ pub struct ListArguments {
     /// Write one entry a line as JSON
     #[arg(long, help_heading = "Display")]
     pub json: bool,
+}
+
+/// How many connections a route may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    /// One, and more while they bring more.
+    Auto,
+    /// So many.
+    Fixed(usize),
+}
+
+impl Connections {
+    /// How many a route has from the beginning.
+    #[must_use]
+    pub fn at_first(self) -> usize {
+        match self {
+            Connections::Auto => 1,
+            Connections::Fixed(count) => count,
+        }
+    }
 }
 
 /// The most connections that may be asked for, on each route.

@@ -2,7 +2,19 @@
 //! line). Every text from afar in it is already cleaned.
 
 use crate::failure::Failure;
+use relay_chain::chain::Step;
+use relay_proto::hop::ConnectionId;
+use relay_proto::route::Route;
 use serde::Serialize;
+use std::time::Duration;
+
+/// How far a chain is built.
+pub enum Begun {
+    /// The first hop is being dialled, under this id.
+    Dialling(ConnectionId),
+    /// A step further.
+    Step(Step),
+}
 
 /// What a route has brought so far.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -253,6 +265,29 @@ pub enum Event {
 }
 
 impl Event {
+    /// A step of a walk through `route`. `label`: which of several routes, from 1.
+    #[must_use]
+    pub fn step(label: Option<usize>, begun: Begun, route: &Route) -> Event {
+        let ms = |after: Duration| (after.as_secs_f64() * 1e6).round() / 1e3;
+        let hop = |position| route.hop(position).to_string();
+        match begun {
+            Begun::Dialling(id) => {
+                Event::Dialling { route: label, id: id.to_string(), hops: route.hops().len(), hop: hop(1) }
+            }
+            Begun::Step(Step::Connected { address, after }) => {
+                Event::Connected { route: label, hop: hop(1), address: address.to_string(), ms: ms(after) }
+            }
+            Begun::Step(Step::Hello { position, agent, after }) => Event::Hello {
+                route: label,
+                position,
+                hop: hop(position),
+                agent,
+                ms: ms(after),
+                next: (position < route.hops().len()).then(|| hop(position + 1)),
+            },
+        }
+    }
+
     /// How a run failed.
     #[must_use]
     pub fn failed(failure: &Failure) -> Event {

@@ -218,25 +218,6 @@ impl Failure {
         }
     }
 
-    /// What is left to say when no route is: one route's failure as it is, several together. The routes that are not gone have
-    /// none any more.
-    pub(crate) fn no_route(fates: &mut [crate::download::RouteFate]) -> Failure {
-        let is_lonely = fates.len() == 1;
-        let is_left = fates.iter().any(|fate| !fate.is_gone && fate.failure.is_none());
-        fates.iter_mut().for_each(crate::download::RouteFate::remember);
-        let failed = fates.iter_mut().enumerate().filter_map(|(route, fate)| {
-            Some(RouteFailure { route: route + 1, failure: fate.failure.take()?, is_gone: fate.is_gone })
-        });
-        let mut failed: Vec<RouteFailure> = failed.collect();
-        match failed.pop() {
-            Some(only) if is_lonely => only.failure,
-            last => {
-                failed.extend(last);
-                Failure::NoRoute { failed, is_left }
-            }
-        }
-    }
-
     /// The exit code. When no route is left: that of the last one that was still tried.
     #[must_use]
     pub fn exit(&self) -> Exit {

@@ -1,6 +1,6 @@
 //! What the arguments mean: which route, where the file goes, which limits hold. Checked before anything is dialled.
 
-use crate::cli::FetchArguments;
+use crate::cli::{Connections, FetchArguments};
 use crate::failure::Failure;
 use crate::retry::RetryLimits;
 use crate::show;
@@ -35,26 +35,6 @@ pub struct Plan {
     pub expected: Option<FileHash>,
     /// Whether a local copy is compared by its hashes.
     pub checksum: bool,
-}
-
-/// How many connections a route may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connections {
-    /// One, and more while they bring more.
-    Auto,
-    /// So many.
-    Fixed(usize),
-}
-
-impl Connections {
-    /// How many a route has from the beginning.
-    #[must_use]
-    pub fn at_first(self) -> usize {
-        match self {
-            Connections::Auto => 1,
-            Connections::Fixed(count) => count,
-        }
-    }
 }
 
 /// Where a file goes.

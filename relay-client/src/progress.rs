@@ -1,11 +1,9 @@
 //! What people and programs see of a run: bars on a terminal, plain lines elsewhere, JSON events, or only errors.
 
 use crate::cli::ShowArguments;
-use crate::event::{Event, RouteEnd, RouteShare};
+use crate::event::{Begun, Event, RouteEnd, RouteShare};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::Plan;
-use crate::session::{Begun, step_event};
 use crate::show;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use relay_proto::route::Route;
@@ -191,13 +189,13 @@ impl Reporter {
 
     /// How far a chain is built; `label`: that of which route, from 1, if there are several.
     pub fn step(&self, label: Option<usize>, begun: Begun, route: &Route) {
-        self.event(&step_event(label, begun, route));
+        self.event(&Event::step(label, begun, route));
     }
 
-    /// One route failed and the others go on; it is tried again after `pause`, if at all. A lonely route's failure is told in
-    /// other ways.
-    pub fn route_lost(&self, plan: &Plan, route: usize, failure: &Failure, pause: Option<Duration>) {
-        let Some(route) = plan.label(route) else { return };
+    /// One route failed and the others go on; it is tried again after `pause`, if at all. `label`: which one, from 1. A lonely
+    /// route has none, and its failure is told in other ways.
+    pub fn route_lost(&self, label: Option<usize>, failure: &Failure, pause: Option<Duration>) {
+        let Some(route) = label else { return };
         self.event(&Event::RouteLost {
             route,
             reason: failure.to_string(),

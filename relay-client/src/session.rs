@@ -1,15 +1,14 @@
 //! One chain to an origin, and the requests on it. Knows nothing of files here.
 
-use crate::event::Event;
+use crate::event::Begun;
 use crate::failure::Failure;
 use crate::progress::Reporter;
 use crate::stop::Until;
-use relay_chain::chain::{Step, Walk, random_id, walk};
+use relay_chain::chain::{Walk, random_id, walk};
 use relay_chain::requests::{AnswerError, Answers, Body};
 use relay_link::congestion::Congestion;
 use relay_proto::file::Head;
 use relay_proto::frame::{Message, encode};
-use relay_proto::hop::ConnectionId;
 use relay_proto::route::Route;
 use std::io;
 use std::path::Path;
@@ -25,14 +24,6 @@ pub struct Session<'a> {
     silence: Duration,
     received: u64,
     walked: Duration,
-}
-
-/// How far a chain is built.
-pub enum Begun {
-    /// The first hop is being dialled, under this id.
-    Dialling(ConnectionId),
-    /// A step further.
-    Step(Step),
 }
 
 /// A request's frame.
@@ -141,29 +132,6 @@ impl<'a> Session<'a> {
             position,
             origin: self.route.hop(position).clone(),
         }
-    }
-}
-
-/// A step of a walk as an event. `label`: which of several routes, from 1.
-#[must_use]
-pub fn step_event(label: Option<usize>, begun: Begun, route: &Route) -> Event {
-    let ms = |after: Duration| (after.as_secs_f64() * 1e6).round() / 1e3;
-    let hop = |position| route.hop(position).to_string();
-    match begun {
-        Begun::Dialling(id) => {
-            Event::Dialling { route: label, id: id.to_string(), hops: route.hops().len(), hop: hop(1) }
-        }
-        Begun::Step(Step::Connected { address, after }) => {
-            Event::Connected { route: label, hop: hop(1), address: address.to_string(), ms: ms(after) }
-        }
-        Begun::Step(Step::Hello { position, agent, after }) => Event::Hello {
-            route: label,
-            position,
-            hop: route.hop(position).to_string(),
-            agent,
-            ms: ms(after),
-            next: (position < route.hops().len()).then(|| route.hop(position + 1).to_string()),
-        },
     }
 }
 

@@ -1,12 +1,12 @@
 //! `relay-client trace`: each hop of a route, its address, version and time, and where and why the route ends.
 
 use crate::cli::TraceArguments;
+use crate::event::{Begun, Event};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::plan::{congestion, silence};
 use crate::progress::{conclude, print_json};
 use crate::route_source;
-use crate::session::{Begun, step_event};
 use crate::show;
 use crate::stop::{Stop, Until};
 use relay_chain::chain::{Step, Walk, random_id, walk};
@@ -62,7 +62,7 @@ impl View<'_> {
         let hops = self.route.hops().len();
         let last = self.route.hop(hops);
         if self.json {
-            print_json(&step_event(None, Begun::Dialling(id), self.route));
+            print_json(&Event::step(None, Begun::Dialling(id), self.route));
         } else {
             say(&format!("to {last}, {hops} {}, connection {id}", plural(hops)));
         }
@@ -70,7 +70,7 @@ impl View<'_> {
 
     fn step(&mut self, step: Step) {
         if self.json {
-            print_json(&step_event(None, Begun::Step(step), self.route));
+            print_json(&Event::step(None, Begun::Step(step), self.route));
             return;
         }
         match step {

@@ -14,13 +14,17 @@
 //! | [`question`] | the first request, and the routes' race for its answer |
 //! | [`reuse`] | finding what of the file is here already |
 //! | [`queue`] | which chunks are to be fetched, and which connection fetches which |
-//! | [`connections`] | how many there are on each route, and what follows when one fails |
+//! | [`connections`] | which there are on each route, and what follows when one fails |
+//! | [`growth`] | how many of them help |
+//! | [`fate`] | what became of each route |
 //! | [`worker`] | one connection at work |
 //! | [`authority`] | the first origin's hashes, against which other origins' chunks are checked |
 //! | [`output`], [`placed`] | where chunks go, and which are there |
 
 mod authority;
-pub mod connections;
+mod connections;
+mod fate;
+mod growth;
 mod output;
 mod placed;
 mod question;
@@ -39,10 +43,10 @@ use crate::show;
 use crate::verify::{Settled, Settlements, Unsettled, Verifiers};
 use authority::Authority;
 use connections::Connections;
-pub(crate) use connections::RouteFate;
+use fate::{RouteFate, blame, no_route};
 use output::{Output, not_kept};
 use placed::Placed;
-use question::{Answer, Answered, Question};
+use question::{Answer, Answered, Question, misfit};
 use queue::Queue;
 use relay_chain::requests::{AnswerError, Body};
 use relay_proto::chunk::CHUNK_LEN;
@@ -54,7 +58,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{interval, sleep};
-use worker::{Shared, Standing, misfit};
+use worker::{Shared, Standing};
 
 /// How an attempt ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +228,7 @@ impl<'a> Download<'a> {
             if output.account(settled, placed, fetched)? {
                 return Ok(());
             }
-            connections::blame(fates, settled.route, unfit(plan, settled));
+            blame(fates, settled.route, unfit(plan, settled));
             Err(unfit(plan, settled))
         };
         verifiers.finish(settlements, account).await
@@ -326,14 +330,14 @@ impl<'a> Download<'a> {
             if answered.is_some() {
                 // It is tried again beside the others, which only a file has.
                 let again = may_change(&failure) && !self.is_stream();
-                self.reporter.route_lost(self.plan, route, &failure, again.then(|| pause_after(0)));
+                self.reporter.route_lost(self.plan.label(route), &failure, again.then(|| pause_after(0)));
             }
             if let Some(fate) = self.fates.get_mut(route) {
                 fate.is_gone = answered.is_some() && !may_change(&failure);
                 fate.failure = Some(failure);
             }
         }
-        answered.ok_or_else(|| Failure::no_route(&mut self.fates))
+        answered.ok_or_else(|| no_route(&mut self.fates))
     }
 
     /// Begins a version of which nothing is here.
@@ -497,7 +501,7 @@ async fn learn(shared: &Shared<'_>, pause: Duration) -> Result<(), Failure> {
     if !pause.is_zero() {
         sleep(pause).await;
     }
-    authority::learn(shared).await
+    shared.authority.learn(shared.plan, &shared.version, &shared.queue).await
 }
 
 /// Why a chunk that came is of no use.

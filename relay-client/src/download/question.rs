@@ -1,7 +1,6 @@
 //! The first request of an attempt, which goes out right behind the `open`, and the routes' race for its answer.
 
 use super::queue::FIRST_SEGMENT;
-use super::worker::{is_same_version, misfit};
 use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::progress::Reporter;
@@ -124,6 +123,16 @@ impl Question {
 /// Whether a head announces a body.
 fn is_body(head: &Head) -> bool {
     matches!(head.status, Status::OK | Status::PARTIAL)
+}
+
+/// The failure of a chain whose origin answers something else than was asked.
+pub(super) fn misfit(session: &Session<'_>) -> Failure {
+    session.broken(AnswerError::Protocol("an answer that does not fit the request"))
+}
+
+/// Whether these are facts of the same version, as one origin tells versions apart.
+pub(super) fn is_same_version(one: &FileFacts, other: &FileFacts) -> bool {
+    (one.size, &one.entity_tag) == (other.size, &other.entity_tag)
 }
 
 /// A request for some chunks of one version.

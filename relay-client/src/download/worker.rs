@@ -1,7 +1,7 @@
 //! One connection at work: it asks for chunks a little ahead, receives them, and hands them to the verifiers.
 
 use super::authority::Authority;
-use super::question;
+use super::question::{self, is_same_version, misfit};
 use super::queue::{Queue, WorkerId};
 use crate::failure::Failure;
 use crate::plan::Plan;
@@ -292,12 +292,4 @@ impl Drop for Shown<'_> {
     fn drop(&mut self) {
         self.reporter.take_back(self.bytes);
     }
-}
-
-pub(super) fn misfit(session: &Session<'_>) -> Failure {
-    session.broken(AnswerError::Protocol("an answer that does not fit the request"))
-}
-
-pub(super) fn is_same_version(one: &FileFacts, other: &FileFacts) -> bool {
-    (one.size, &one.entity_tag) == (other.size, &other.entity_tag)
 }

@@ -35,11 +35,10 @@ pub mod work;
 
 pub use plan::is_meant;
 
-use crate::cli::FetchArguments;
+use crate::cli::{Connections, FetchArguments};
 use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::Connections;
 use crate::progress::{Reporter, print_failure};
 use crate::retry::{Attempt, Retries};
 use crate::session::aftermath;

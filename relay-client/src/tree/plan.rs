@@ -1,9 +1,9 @@
 //! What the arguments mean when they name a directory. Checked before anything is dialled.
 
 use super::select::Selection;
-use crate::cli::FetchArguments;
+use crate::cli::{Connections, FetchArguments};
 use crate::failure::Failure;
-use crate::plan::{Connections, base_name, congestion, silence};
+use crate::plan::{base_name, congestion, silence};
 use crate::retry::RetryLimits;
 use crate::show;
 use relay_link::congestion::Congestion;
