@@ -30,6 +30,7 @@
 //! | [`chunk`] | which bytes of a file belong to which chunk, and what follows each chunk |
 //! | [`digest`] | hashes of chunks and of files |
 //! | [`address`] | a hop's host and port, in every form people write |
+//! | [`key`] | a key as it is written
 //! | [`route`] | route files, as text and as JSON, with the place of every error |
 //! | [`code`] | the failure codes and statuses, each with its text |
 //! | [`text`] | cleaning of text that comes from afar |
@@ -47,6 +48,7 @@ pub mod digest;
 pub mod file;
 pub mod frame;
 pub mod hop;
+pub mod key;
 pub mod limits;
 pub mod route;
 pub mod text;
