@@ -1,0 +1,16 @@
+//! Who is who, and who may do what: keys and the TLS configurations that prove them.
+//!
+//! This crate has no sockets, and reads no clock and no file that was not given to it. Whoever uses it carries the bytes;
+//! here is only what they mean. Every secret is a type that cannot be printed and is wiped when it goes.
+//!
+//! | module | what belongs in it |
+//! | --- | --- |
+//! | [`key`] | public and secret keys, signatures with their purpose |
+//! | [`key_file`] | the file that keeps a secret key |
+//! | [`tls`] | configurations for TLS in which keys prove themselves |
+
+#![warn(missing_docs)]
+
+pub mod key;
+pub mod key_file;
+pub mod tls;
