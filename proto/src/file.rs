@@ -195,7 +195,8 @@ pub struct Page {
     /// Depth first; byte order of names within a directory; at most [`MAX_PAGE`], and never more than a frame holds.
     #[serde(deserialize_with = "entries")]
     pub entries: Vec<Entry>,
-    /// There is more: ask again with this as `after`.
+    /// There is more: ask again with this as `after`. It starts with the request's prefix, but need not be an entry's name: a
+    /// page may end anywhere, also before its first entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<RequestedName>,
     /// How many entries of the walked directories are not offered because their names are not UTF-8 or too long.
@@ -204,6 +205,10 @@ pub struct Page {
     /// How many links of the walked directories are left out because they lead nowhere, or out of what is offered.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub links: u64,
+    /// How many other things the origin cannot read, so that they have no entry: the directory of the prefix itself, or what its
+    /// disk does not tell about.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]

@@ -79,8 +79,7 @@ impl Listing<'_> {
             let page = session.answers().page().await.map_err(|e| session.broken(e))?;
             let advances =
                 |(after, next): (&RequestedName, &RequestedName)| is_behind(next.as_str(), after.as_str());
-            let is_stuck = page.next.is_some() && page.entries.is_empty();
-            if is_stuck || !after.as_ref().zip(page.next.as_ref()).is_none_or(advances) {
+            if !after.as_ref().zip(page.next.as_ref()).is_none_or(advances) {
                 return Err(session.broken(AnswerError::Protocol("a listing that does not advance")));
             }
             unnameable = unnameable.saturating_add(page.unnameable);

@@ -179,6 +179,13 @@ pub fn page() -> impl Strategy<Value = Page> {
             unreadable,
         },
     );
-    (vec(entry, 0..60), option::of(name()), any::<[u64; 2]>())
-        .prop_map(|(entries, next, [unnameable, links])| Page { entries, next, unnameable, links })
+    (vec(entry, 0..60), option::of(name()), any::<[u64; 3]>()).prop_map(
+        |(entries, next, [unnameable, links, unreadable])| Page {
+            entries,
+            next,
+            unnameable,
+            links,
+            unreadable,
+        },
+    )
 }

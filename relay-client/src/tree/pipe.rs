@@ -263,7 +263,7 @@ impl<'a> Pipe<'a> {
         let Some(Question::List(before)) = self.asked.questions.front() else { return None };
         let path = next.as_str().strip_prefix(self.way.prefix.as_str())?;
         let advances = before.as_deref().is_none_or(|before| is_behind(path, before));
-        (advances && !page.entries.is_empty()).then(|| Some(path.to_owned()))
+        advances.then(|| Some(path.to_owned()))
     }
 
     /// A small file.
