@@ -6,7 +6,9 @@ use std::process::Command;
 
 use anyhow::Result;
 use clap::Args;
+use relay_client::beneath::Directory;
 use relay_client::journal::{Entry, Journal};
+use relay_client::unfinished::Names;
 use relay_proto::chunk::{CHUNK_LEN, chunk_count, chunk_len};
 use relay_proto::digest::ChunkHash;
 use relay_proto::file::FileFacts;
@@ -119,7 +121,8 @@ impl Bench<'_> {
         let _ = fs::remove_dir_all(&saved);
         fs::create_dir(&saved)?;
         fs::copy(self.begun, saved.join("sample.part"))?;
-        Journal::create(&saved.join("sample.part.journal"), &self.facts, &self.entries)?;
+        let [names, _] = Names::of("sample".as_ref());
+        Journal::create(&Directory::open(&saved)?, &names, &self.facts, &self.entries)?;
         let took = self.fetch("sample")?;
         sample::ensure_same(&saved.join("sample"), file)?;
         Ok(took)

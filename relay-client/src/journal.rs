@@ -5,16 +5,19 @@
 //! the chunk's data has been synced; a new journal replaces the old one by a rename. So whatever a power cut leaves is
 //! either right or ignored. What is read here is a claim: every chunk is hashed again before it counts.
 
+use crate::beneath::Directory;
 use crate::failure::copy_of;
-use crate::part_file::{PartFile, directory_of, with_suffix};
-use crate::platform::{open_no_follow, sync_directory};
+use crate::part_file::PartFile;
+use crate::platform::open_no_follow;
+use crate::unfinished::Names;
 use relay_proto::chunk::chunk_count;
 use relay_proto::digest::ChunkHash;
 use relay_proto::file::FileFacts;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
@@ -55,7 +58,17 @@ impl Journal {
     /// What the journal at `path` says; nothing when there is none or it cannot be understood.
     #[must_use]
     pub fn read(path: &Path) -> Option<Held> {
-        let mut reader = BufReader::new(open_no_follow().open(path).ok()?);
+        Journal::read_from(open_no_follow().open(path).ok()?)
+    }
+
+    /// What the journal of a part file says; nothing when there is none or it cannot be understood.
+    #[must_use]
+    pub fn read_of(part: &PartFile) -> Option<Held> {
+        Journal::read_from(part.directory().read(&part.names().journal).ok()?)
+    }
+
+    fn read_from(file: File) -> Option<Held> {
+        let mut reader = BufReader::new(file);
         let mut line = Vec::new();
         reader.by_ref().take(MAX_HEADER).read_until(b'\n', &mut line).ok()?;
         let header: Header = serde_json::from_slice(&line).ok()?;
@@ -73,32 +86,39 @@ impl Journal {
         Some(Held { file: header.file, chunks: chunks.into_iter().collect() })
     }
 
-    /// A new journal at `path` for `file`, of which `chunks` are on the disk already. It takes an older one's place at once.
+    /// A new journal in `directory` for `file`, of which `chunks` are on the disk already. It takes an older one's place at once.
     ///
     /// # Errors
     /// The system's; an older journal is then still there.
-    pub fn create(path: &Path, file: &FileFacts, chunks: &[Entry]) -> io::Result<Journal> {
+    pub fn create(
+        directory: &Directory,
+        names: &Names,
+        file: &FileFacts,
+        chunks: &[Entry],
+    ) -> io::Result<Journal> {
         let mut line = serde_json::to_vec(&Header { relay_journal: FORMAT, file: file.clone() })?;
         line.push(b'\n');
         let binding = binding(&line);
-        let new_path = with_suffix(path, ".new.part.journal");
         line.extend(chunks.iter().flat_map(|entry| encode(*entry, &binding)));
-        let new = Journal::place(&new_path, &line, path).inspect_err(|_| {
+        if names.owns_journal(directory, &names.new_journal)? == Some(true) {
+            // An earlier run ended while it made one.
+            directory.remove(&names.new_journal)?;
+        }
+        let mut new = directory.create_new(&names.new_journal, false)?;
+        Journal::place(&mut new, &line, directory, names).inspect_err(|_| {
             // Half a journal under a name that nobody reads is only litter.
-            let _ = fs::remove_file(&new_path);
+            let _ = directory.remove(&names.new_journal);
         })?;
         // Once, so that the names of both the journal and the part file are there after a power cut.
-        sync_directory(directory_of(path))?;
+        directory.sync()?;
         Ok(Journal { file: new, binding })
     }
 
-    /// Writes `text` at `new_path`, and gives it the name `path` once it is on the disk.
-    fn place(new_path: &Path, text: &[u8], path: &Path) -> io::Result<File> {
-        let mut new = open_no_follow().create(true).truncate(true).open(new_path)?;
+    /// Writes `text` into a new journal, and gives it its name once it is on the disk.
+    fn place(new: &mut File, text: &[u8], directory: &Directory, names: &Names) -> io::Result<()> {
         new.write_all(text)?;
         new.sync_data()?;
-        fs::rename(new_path, path)?;
-        Ok(new)
+        directory.give_name(new, &names.new_journal, &names.journal)
     }
 
     /// Adds chunks whose data is on the disk, and returns when the journal is, too.
@@ -216,14 +236,15 @@ impl Keeper {
         self.last = Instant::now();
         let data = self.part.try_clone().map_err(KeepError::Journal)?;
         let fresh = std::mem::take(&mut self.fresh);
-        let (journal, path) = (self.journal.take(), self.part.journal_path().to_owned());
+        let (journal, directory) = (self.journal.take(), Arc::clone(self.part.directory()));
+        let names = self.part.names().clone();
         let all = if journal.is_none() { placed() } else { Vec::new() };
         let file = file.clone();
         self.running = Some(spawn_blocking(move || {
             data.sync_data().map_err(KeepError::Data)?;
             let journal = match journal {
                 Some(mut journal) => journal.append(&fresh).map(|()| journal),
-                None => Journal::create(&path, &file, &all),
+                None => Journal::create(&directory, &names, &file, &all),
             };
             journal.map_err(KeepError::Journal)
         }));
@@ -278,6 +299,7 @@ mod tests {
     use super::*;
     use relay_proto::chunk::CHUNK_LEN;
     use relay_proto::file::{Size, Timestamp};
+    use std::fs;
     use std::path::PathBuf;
 
     fn facts(tag: &str) -> FileFacts {
@@ -294,10 +316,11 @@ mod tests {
     }
 
     fn sample(directory: &Path) -> PathBuf {
-        let path = directory.join("f.part.journal");
-        let mut journal = Journal::create(&path, &facts("a"), &[entry(3), entry(1)]).unwrap();
+        let [names, _] = Names::of("f".as_ref());
+        let opened = Directory::open(directory).unwrap();
+        let mut journal = Journal::create(&opened, &names, &facts("a"), &[entry(3), entry(1)]).unwrap();
         journal.append(&[entry(9), entry(10)]).unwrap();
-        path
+        directory.join(names.journal)
     }
 
     #[test]

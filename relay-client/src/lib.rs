@@ -17,6 +17,8 @@
 //! | [`session`] | one chain to an origin and the requests on it; walking the route again after it broke |
 //! | [`verify`] | threads that hash chunks and write those that are good |
 //! | [`part_file`] | `NAME.part`: locked, written at offsets, synced, renamed |
+//! | [`unfinished`] | what such files are called, and whether what stands there is this program's |
+//! | [`beneath`] | open directories and what is in them, never through a link |
 //! | [`journal`] | what a `.part` is and which of its chunks are on the disk |
 //! | [`scan`] | which chunks of a local file have the hashes they should have |
 //! | [`tree`] | whole directories: listing, many small files on one pipe, what lands where |
@@ -29,6 +31,7 @@
 //! Standard output belongs to the downloaded file, to `--json` and to the results of `trace` and `list`; everything else is said on
 //! standard error.
 
+pub mod beneath;
 pub mod cli;
 pub mod download;
 pub mod event;
@@ -48,6 +51,7 @@ pub mod stop;
 pub mod trace;
 pub mod transfer;
 pub mod tree;
+pub mod unfinished;
 pub mod verify;
 
 mod show;

@@ -2,6 +2,7 @@
 
 use crate::cli::{Connections, FetchArguments};
 use crate::failure::Failure;
+use crate::part_file::followed;
 use crate::retry::RetryLimits;
 use crate::show;
 use relay_link::congestion::{Congestion, CongestionWish};
@@ -180,7 +181,7 @@ fn target(output: Option<&Path>, name: &str) -> Result<Target, Failure> {
             show::path(&path)
         ))),
         Ok(meta) if !meta.is_file() => Ok(Target::Special(path)),
-        _ => Ok(Target::File(path)),
+        _ => Ok(Target::File(followed(path).map_err(Failure::Usage)?)),
     }
 }
 
@@ -269,6 +270,22 @@ mod tests {
         assert!(target(Some(here), "d/name").is_err());
         assert!(target(Some(Path::new("")), "name").is_err());
         assert!(target(Some(here), "..").is_err());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::symlink;
+            fs::write(here.join("real"), "").unwrap();
+            for (to, link) in [
+                ("real", "link"),
+                ("link", "link to a link"),
+                ("other/new", "dangling"),
+                ("circle", "circle"),
+            ] {
+                symlink(to, here.join(link)).unwrap();
+            }
+            assert_eq!(file(&here.join("link to a link")), Target::File(here.join("real")));
+            assert_eq!(file(&here.join("dangling")), Target::File(here.join("other/new")));
+            assert!(target(Some(&here.join("circle")), "d/name").is_err());
+        }
         #[cfg(unix)]
         assert_eq!(file(Path::new("/dev/null")), Target::Special("/dev/null".into()));
     }

@@ -1,6 +1,6 @@
 //! What not every system has, each with a plain fallback.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 
@@ -60,6 +60,36 @@ pub fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::
         }
     }
     Ok(())
+}
+
+/// Locks an open file against this program's other runs until it is closed. False when another one has it. A file system without locks
+/// is no reason not to save anything.
+///
+/// # Errors
+/// The system's.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether this is what a file system says that has no locks (flock(2); NFS says `ENOLCK` when its lock manager is not there).
+#[cfg(unix)]
+#[must_use]
+pub fn has_no_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|e| [Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::BADF, Errno::NOLCK].contains(&e))
+}
+
+/// Whether this is what a file system says that has no locks.
+#[cfg(not(unix))]
+#[must_use]
+pub fn has_no_locks(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported
 }
 
 /// Options for opening a file of ours to read and write, which refuse a symbolic link that somebody put in its place.
@@ -206,6 +236,33 @@ pub fn raise_descriptors() -> Result<(), String> {
             "this process may open only {limit} files at once, and {FEWEST_DESCRIPTORS} are needed; raise the limit (ulimit -n 256)"
         )),
         _ => Ok(()),
+    }
+}
+
+/// How many descriptors this process may have, where that is limited.
+#[cfg(unix)]
+#[must_use]
+pub fn descriptors() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+/// There is no such limit here.
+#[cfg(not(unix))]
+#[must_use]
+pub fn descriptors() -> Option<u64> {
+    None
+}
+
+/// Whether the process or the system has no descriptor left (open(2), `EMFILE` and `ENFILE`).
+#[must_use]
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return rustix::io::Errno::from_io_error(error)
+        .is_some_and(|e| [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].contains(&e));
+    #[cfg(not(unix))]
+    {
+        let _ = error;
+        false
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`pipes`] | is a relay blind: half-close, resets, backpressure, single bytes? |
 //! | [`faults`] | do cuts, flips, stalls and kills never leave a wrong file? |
 //! | [`resume`] | does the next attempt, or the next run, go on where the last one ended? |
+//! | [`landing`] | is nobody else's file harmed, and does every kind of file system do? |
 //! | [`power_cut`] | what does a power cut leave, at every instant? |
 //! | [`routes`] | do several routes and connections share a file, and take over from each other? |
 //! | [`conversation`] | does an origin answer as the specification says, through relays? |
@@ -30,6 +31,8 @@ mod conversation;
 mod events;
 mod faults;
 mod hostile;
+#[cfg(unix)]
+mod landing;
 mod lifecycle;
 mod pipes;
 #[cfg(target_os = "linux")]

@@ -4,7 +4,7 @@
 //! The disk that is assumed is a bad one: what was written is safe only after a sync of that file, a name only after a sync of its
 //! directory, and before that any part of it may be there.
 
-use crate::world::{MIB, World};
+use crate::world::{MIB, World, has_strace};
 use relay_client::journal::Journal;
 use relay_proto::chunk::chunk_len;
 use relay_proto::digest::ChunkHash;
@@ -14,11 +14,13 @@ use relay_testkit::programs::program;
 use relay_testkit::proxy::{Direction, FaultProxy, Plan};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const NAME: &str = "myfile";
 const CHUNKS: usize = 6;
+/// Where it goes: directories that the client makes.
+const PLACE: &str = "new/deep";
 
 /// A call that changes what is on the disk. Files go by the number that they got when they were first opened.
 #[derive(Debug, Clone)]
@@ -37,17 +39,9 @@ enum Call {
     /// A sync begins; what was written before is what it makes safe.
     SyncBegins(usize),
     SyncEnds(usize),
-    SyncDirectory,
-}
-
-/// Whether strace is here and may trace.
-fn has_strace() -> bool {
-    let tried = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    let works = tried.as_ref().is_ok_and(std::process::ExitStatus::success);
-    if !works {
-        eprintln!("skipped: strace does not work here ({tried:?}; Debian: apt install strace)");
-    }
-    works
+    /// The one that the files are in, or one above it.
+    SyncDirectory(PathBuf),
+    MakeDirectory(PathBuf),
 }
 
 /// The client under strace, over a link that makes it last several seconds.
@@ -58,16 +52,19 @@ fn record(world: &World, log: &Path) -> Vec<Call> {
     let mut command = Command::new("strace");
     command.current_dir(world.saved());
     command.args(["-f", "-qq", "-y", "-xx", "-s", "2097152", "-o"]).arg(log);
-    command.args(["-e", "trace=openat,pwrite64,write,ftruncate,fdatasync,fsync,rename"]);
+    let data = "openat,pwrite64,write,ftruncate,fdatasync,fsync";
+    let names = "?rename,?renameat,?renameat2,?mkdir,?mkdirat";
+    command.args(["-e", &format!("trace={data},{names}")]);
     command.arg(program("relay-client")).args(["--get", NAME, "--via", &proxy.hop(), "--timeout", "60"]);
+    command.args(["-o", &format!("{PLACE}/{NAME}")]);
     let finished = Process::start(command).finish();
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     calls(&fs::read_to_string(log).expect("strace's log"), &world.saved())
 }
 
-/// Reads strace's log: the calls about files in `directory`.
-fn calls(log: &str, directory: &Path) -> Vec<Call> {
-    let mut reader = Reader { directory: directory.to_str().expect("text").to_owned(), ..Reader::default() };
+/// Reads strace's log: the calls about files that the client saved, running in `current`.
+fn calls(log: &str, current: &Path) -> Vec<Call> {
+    let mut reader = Reader { current: current.to_owned(), ..Reader::default() };
     let mut unfinished: HashMap<&str, &str> = HashMap::new();
     for line in log.lines() {
         let (thread, line) = line.split_once(' ').expect("a thread's number");
@@ -88,7 +85,7 @@ fn calls(log: &str, directory: &Path) -> Vec<Call> {
 
 #[derive(Default)]
 struct Reader {
-    directory: String,
+    current: PathBuf,
     calls: Vec<Call>,
     /// The files by their present names.
     names: HashMap<String, usize>,
@@ -123,12 +120,17 @@ impl Reader {
             }
             "fsync" | "fdatasync" => match self.file_of(arguments) {
                 Some(file) => self.calls.push(Call::SyncEnds(file)),
-                None if path_of(arguments) == Some(self.directory.clone()) => {
-                    self.calls.push(Call::SyncDirectory);
+                None => {
+                    let path = path_of(arguments).map(PathBuf::from);
+                    self.calls
+                        .extend(path.filter(|path| path.starts_with(&self.current)).map(Call::SyncDirectory));
                 }
-                None => {}
             },
-            "rename" => {
+            "mkdir" | "mkdirat" => {
+                let path = strings(arguments).next().expect("a path");
+                self.calls.push(Call::MakeDirectory(self.current.join(path)));
+            }
+            "rename" | "renameat" | "renameat2" => {
                 let names: Vec<String> = strings(arguments).map(|path| base(&path)).collect();
                 if let Some(file) = self.names.remove(&names[0]) {
                     self.names.insert(names[1].clone(), file);
@@ -172,7 +174,8 @@ impl Reader {
     /// Which file the first argument, a descriptor, leads to.
     fn file_of(&self, arguments: &str) -> Option<usize> {
         let path = path_of(arguments)?;
-        let name = path.strip_prefix(&self.directory)?.strip_prefix('/')?;
+        let place = self.current.join(PLACE);
+        let name = Path::new(&path).strip_prefix(place).ok()?.to_str()?;
         self.names.get(name).copied()
     }
 }
@@ -210,6 +213,8 @@ struct Disk {
     names: BTreeMap<String, usize>,
     /// Changes of names since the directory was synced.
     pending_names: Vec<Call>,
+    /// Directories whose names are not safe.
+    pending_directories: Vec<PathBuf>,
 }
 
 #[derive(Default, Clone)]
@@ -247,7 +252,11 @@ impl Disk {
                     apply(&mut state.safe, &call, None);
                 }
             }
-            Call::SyncDirectory => {
+            Call::MakeDirectory(path) => self.pending_directories.push(path.clone()),
+            Call::SyncDirectory(path) if !path.ends_with(PLACE) => {
+                self.pending_directories.retain(|made| made.parent() != Some(path));
+            }
+            Call::SyncDirectory(_) => {
                 let mut next = self.created();
                 for call in std::mem::take(&mut self.pending_names) {
                     rename(&mut self.names, &call, &mut next);
@@ -263,6 +272,9 @@ impl Disk {
 
     /// What is found after the cut: `keep` says of each pending call what of it has reached the disk.
     fn left(&self, mut keep: impl FnMut() -> Kept) -> BTreeMap<String, Vec<u8>> {
+        if !self.pending_directories.is_empty() && keep() == Kept::Nothing {
+            return BTreeMap::new();
+        }
         let mut names = self.names.clone();
         let mut next = self.created();
         // Names change in order, up to some point.
@@ -389,12 +401,15 @@ fn a_power_cut_costs_the_last_seconds_and_never_a_wrong_byte() {
             }
         }
     }
+    // Who says that it is done has it all on the disk, down to the names of the directories.
+    assert!(Disk::after(&calls).left(|| Kept::Nothing).get(NAME) == Some(&bytes), "done, and not safe");
     assert!(
         most >= CHUNKS / 2 && whole > 0,
         "{most} chunks were kept at most, {whole} states had the whole file"
     );
     assert!(partial.len() > 2, "{} states to go on from", partial.len());
     let origin = world.origin();
+    fs::remove_dir_all(world.saved().join("new")).expect("removed");
     for (left, context) in partial {
         world.clear_saved();
         for (name, content) in &left {

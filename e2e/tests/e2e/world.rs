@@ -169,3 +169,13 @@ pub fn no_retries() -> &'static [&'static str] {
 pub fn can_read(path: &Path) -> bool {
     fs::File::open(path).is_ok()
 }
+
+/// Whether strace is here and may trace.
+pub fn has_strace() -> bool {
+    let tried = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    let works = tried.as_ref().is_ok_and(std::process::ExitStatus::success);
+    if !works {
+        eprintln!("skipped: strace does not work here ({tried:?}; Debian: apt install strace)");
+    }
+    works
+}

@@ -260,13 +260,13 @@ impl<'a> Download<'a> {
             return Err(Failure::NotExpected { expected, got: hash, part });
         }
         let (Some(version), Some(output)) = (&self.version, self.output.take()) else { return Ok(()) };
-        let (size, modified) = (version.size.bytes(), version.modified);
+        let (size, modified, executable) = (version.size.bytes(), version.modified, version.executable);
         if !self.placed.is_whole(size) {
             return Err(Failure::local("complete", &output.path, io::Error::other("chunks are missing")));
         }
         if let Some(keeper) = output.keeper {
             let part = keeper.into_part().await.map_err(|e| Failure::local("write", &output.path, e))?;
-            let finished = spawn_blocking(move || part.finish(size, modified)).await;
+            let finished = spawn_blocking(move || part.finish(size, modified, executable)).await;
             finished.map_err(|e| Failure::local("complete", &output.path, io::Error::other(e)))??;
         }
         let routes = self.fates_told();

@@ -7,7 +7,7 @@ use super::question::Question;
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::journal::{Entry, Journal};
-use crate::part_file::{PartFile, file_time};
+use crate::part_file::{PartFile, file_time, place, sweep};
 use crate::plan::Target;
 use crate::scan::Scan;
 use crate::show;
@@ -17,17 +17,14 @@ use relay_proto::digest::{ChunkHash, FileHash};
 use relay_proto::file::{Conditions, FileFacts, Size, SizeAndTime, Timestamp};
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 impl Download<'_> {
     /// Finds what an earlier run left.
     pub(super) async fn look_at_part(&mut self) -> Result<(), Failure> {
         let Target::File(target) = &self.plan.target else { return Ok(()) };
-        if !PartFile::is_there(target) {
-            return Ok(());
-        }
-        let part = PartFile::open(target)?;
-        let held = Journal::read(part.journal_path());
+        let Some(part) = PartFile::find(target)? else { return Ok(()) };
+        let held = Journal::read_of(&part);
         self.output = Some(Output::part(part)?);
         let Some(held) = held else { return Ok(()) };
         let found = self.scan_part(&held.file, held.chunks).await?;
@@ -63,17 +60,20 @@ impl Download<'_> {
         wanted: Vec<Entry>,
     ) -> Result<Option<End>, Failure> {
         let size = version.size.bytes();
-        let in_target = self.scan_target(version, &wanted).await?;
+        let old = self.old_target();
+        let in_target = self.scan_target(old.as_ref(), version, &wanted).await?;
         if let Some(in_target) = in_target.as_ref().filter(|found| found.len() == wanted.len()) {
             let hashes: Vec<ChunkHash> = in_target.iter().map(|(_, hash)| *hash).collect();
             let hash = FileHash::of_chunks(&hashes);
             if self.plan.expected.is_none_or(|expected| expected == hash) {
-                self.renew_time(version.modified);
+                if let Some(old) = &old {
+                    renew_time(old, version.modified);
+                }
                 return Ok(Some(self.same("hash", Some(hash))));
             }
         }
         self.begin(version).await?;
-        self.reuse(version, wanted, in_target).await?;
+        self.reuse(old, version, wanted, in_target).await?;
         let here = self.placed.bytes(size);
         if here > 0 {
             let (here, size) = (show::bytes(here), show::bytes(size));
@@ -85,6 +85,7 @@ impl Download<'_> {
     /// Finds which of the wanted chunks the part file has, and copies further ones from the target's old version into it.
     async fn reuse(
         &mut self,
+        old: Option<File>,
         version: &FileFacts,
         wanted: Vec<Entry>,
         in_target: Option<Vec<Entry>>,
@@ -93,10 +94,12 @@ impl Download<'_> {
         self.place(&in_part);
         let mut wanted = in_target.unwrap_or(wanted);
         wanted.retain(|(index, _)| !self.placed.has(*index));
-        let (Some(part), Some((path, file))) = (self.part(), self.old_target()) else { return Ok(()) };
+        let (Some(part), Some(old), Some(path)) = (self.part(), old, self.plan.target.path()) else {
+            return Ok(());
+        };
         let copy_to = Some(part.file()?);
         let part_path = part.path().to_owned();
-        let found = self.scan(&path, file, version, wanted, copy_to).await;
+        let found = self.scan(path, old, version, wanted, copy_to).await;
         self.place(&found.map_err(|e| Failure::local("write", &part_path, e))?);
         Ok(())
     }
@@ -104,15 +107,17 @@ impl Download<'_> {
     /// Which of the wanted chunks the target's old version has, when that can be all of them.
     async fn scan_target(
         &self,
+        old: Option<&File>,
         version: &FileFacts,
         wanted: &[Entry],
     ) -> Result<Option<Vec<Entry>>, Failure> {
-        let Some((path, file)) = self.old_target() else { return Ok(None) };
-        if file.metadata().map_or(0, |meta| meta.len()) != version.size.bytes() {
+        let (Some(old), Some(path)) = (old, self.plan.target.path()) else { return Ok(None) };
+        if old.metadata().map_or(0, |meta| meta.len()) != version.size.bytes() {
             return Ok(None);
         }
-        let found = self.scan(&path, file, version, wanted.to_vec(), None).await;
-        found.map(Some).map_err(|e| Failure::local("read", &path, e))
+        let old = old.try_clone().map_err(|e| Failure::local("read", path, e))?;
+        let found = self.scan(path, old, version, wanted.to_vec(), None).await;
+        found.map(Some).map_err(|e| Failure::local("read", path, e))
     }
 
     async fn scan_part(&self, version: &FileFacts, wanted: Vec<Entry>) -> Result<Vec<Entry>, Failure> {
@@ -142,11 +147,11 @@ impl Download<'_> {
         Scan { file, file_size, wanted, copy_to }.run(self.reporter).await
     }
 
-    /// The regular file that has the final name now.
-    fn old_target(&self) -> Option<(PathBuf, File)> {
+    /// The regular file that has the final name now. A link to one is not followed: what it leads to is none of this run's.
+    fn old_target(&self) -> Option<File> {
         let Target::File(path) = &self.plan.target else { return None };
-        fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-        Some((path.clone(), File::open(path).ok()?))
+        let (directory, name) = place(path).ok()?;
+        directory.read(name).ok()
     }
 
     pub(super) fn place(&mut self, found: &[Entry]) {
@@ -157,15 +162,11 @@ impl Download<'_> {
         found.iter().for_each(|(index, hash)| self.placed.set(*index, *hash));
     }
 
-    /// The content is the same and its time is not: a quick look shall see that next time.
-    fn renew_time(&self, modified: Timestamp) {
-        if let Target::File(path) = &self.plan.target {
-            let _ = filetime::set_file_mtime(path, file_time(modified));
-        }
-    }
-
     pub(super) fn same(&self, by: &'static str, hash: Option<FileHash>) -> End {
         if let Some(path) = self.plan.target.path() {
+            if let Ok((directory, name)) = place(path) {
+                sweep(&directory, &name);
+            }
             let size = fs::metadata(path).map_or(0, |meta| meta.len());
             let hash = hash.map(|hash| hash.to_string());
             self.reporter.event(&Event::Same { path: show::path(path), size, by, hash });
@@ -174,9 +175,14 @@ impl Download<'_> {
     }
 }
 
+/// The content is the same and its time is not: a quick look shall see that next time.
+fn renew_time(old: &File, modified: Timestamp) {
+    let _ = filetime::set_file_handle_times(old, None, Some(file_time(modified)));
+}
+
 /// What a quick look compares; none when there is no such file.
 fn size_and_time(path: &Path) -> Option<SizeAndTime> {
-    let meta = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let meta = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
     let time = FileTime::from_last_modification_time(&meta);
     let modified = Timestamp::new(time.unix_seconds(), time.nanoseconds())?;
     Some(SizeAndTime { size: Size::try_from(meta.len()).ok()?, modified })

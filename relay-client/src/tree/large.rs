@@ -1,11 +1,11 @@
 //! Files that get a download of their own, as if each were asked for alone: with a journal, retries and everything else that
 //! [`crate::transfer`] does. Its events are counted into the directory's.
 
-use super::beneath::{Directory, Walker, split};
 use super::pipe::Shared;
 use super::plan::{TreePlan, Way};
 use super::sift::{Item, blockade};
 use super::view::View;
+use crate::beneath::{Directory, Walker, split};
 use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;

@@ -11,7 +11,6 @@
 //! | [`plan`] | what the arguments mean |
 //! | [`select`] | `--include` and `--exclude` |
 //! | [`names`] | from listed names to paths beneath the target |
-//! | [`beneath`] | opening what is beneath the target, never through a link |
 //! | [`sift`] | what to do about each listed entry |
 //! | [`work`] | what is left to do |
 //! | [`pipe`] | one chain with many requests on it |
@@ -22,7 +21,6 @@
 //! One bad file does not stop the others: it is told, counted, and in the exit code. Nothing is deleted here, and nothing is opened
 //! for writing but beneath the target directory.
 
-pub mod beneath;
 pub mod large;
 pub mod names;
 pub mod pipe;
@@ -35,6 +33,7 @@ pub mod work;
 
 pub use plan::is_meant;
 
+use crate::beneath::{Directory, FoundKind, Walker, make_directories, split, unmake_directories};
 use crate::cli::{Connections, FetchArguments};
 use crate::event::Event;
 use crate::exit::Exit;
@@ -43,7 +42,6 @@ use crate::progress::{Reporter, print_failure};
 use crate::retry::{Attempt, Retries};
 use crate::session::aftermath;
 use crate::stop::{Stop, Until};
-use beneath::{Directory, FoundKind, Walker, split};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use pipe::{Pipe, Shared};
 use plan::{TreePlan, Way};
@@ -53,7 +51,9 @@ use relay_proto::route::Route;
 use save::{Saved, Saver, Unsaved};
 use select::Selection;
 use sift::Sifter;
+use std::collections::BTreeSet;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::spawn_blocking;
@@ -105,8 +105,8 @@ struct Tree {
     failed_ways: usize,
     /// Whether a chain stood.
     stood: bool,
-    /// The target directory was not there before.
-    is_new: bool,
+    /// The directories that were made to have the target directory, which is the last one, the outermost first.
+    made: Vec<PathBuf>,
 }
 
 impl Tree {
@@ -115,19 +115,13 @@ impl Tree {
         // Wrong patterns are told before there is a directory.
         let selection = Selection::of(&plan.include, &plan.exclude)?;
         let target = plan.target.as_path();
-        let is_new = !target.exists();
-        let root = Directory::open(target, true);
-        let root = Arc::new(root.map_err(|e| Failure::local("make the directory", target, e))?);
-        match root.lock() {
-            Ok(true) => {}
-            Ok(false) => return Err(Failure::InUse(target.to_owned())),
-            Err(error) => return Err(Failure::local("lock", target, error)),
-        }
+        let (root, made) = open_locked(target)?;
+        let root = Arc::new(root);
         let saver = Saver::start(&root).map_err(|e| Failure::local("start threads for", target, e))?;
         let sifter = Sifter::new(Arc::clone(&root), selection, plan.checksum);
         let (intake, sifter) = (saver.intake(), Arc::new(Mutex::new(sifter)));
         let shared = Shared { plan, work: Work::new(), view, intake, sifter, root };
-        Ok(Tree { shared, saver, way: 0, failed_ways: 0, stood: false, is_new })
+        Ok(Tree { shared, saver, way: 0, failed_ways: 0, stood: false, made })
     }
 
     fn current_way(&self) -> Way {
@@ -276,11 +270,16 @@ impl Tree {
             ended = ended.and(settled);
         }
         let (root, touched) = (Arc::clone(&self.shared.root), self.saver.touched());
-        let directories = if ended.is_ok() { self.shared.work.directories() } else { Vec::new() };
+        let directories = self.shared.work.directories();
+        let is_whole = ended.is_ok();
         let synced = spawn_blocking(move || {
             let mut walker = Walker::new(Arc::clone(&root));
-            directories.iter().for_each(|(path, time)| set_time(&mut walker, path.as_str(), *time));
-            sync_names(&root, &mut walker, touched.iter().map(String::as_str))
+            let synced =
+                sync_names(&root, &mut walker, &touched, directories.iter().map(|(path, _)| path.as_str()));
+            if is_whole {
+                directories.iter().for_each(|(path, time)| set_time(&mut walker, path.as_str(), *time));
+            }
+            synced
         });
         let Shared { plan, view, work, .. } = &self.shared;
         let synced = synced.await.unwrap_or_else(|e| Err(io::Error::other(e)));
@@ -291,9 +290,9 @@ impl Tree {
         if ended.is_err() && here > 0 {
             view.reporter().note(format!("{here} files are here; the same command goes on with the others"));
         }
-        if ended.is_err() && self.is_new {
-            // Only an empty one goes: nothing is in the way of what is asked for next.
-            let _ = std::fs::remove_dir(&plan.target);
+        if ended.is_err() {
+            // Only empty ones go: nothing is in the way of what is asked for next.
+            unmake_directories(&self.made);
         }
         ended?;
         match (tally.failed, work.unnameable()) {
@@ -351,6 +350,27 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
+/// Opens the target directory, made with those above it when it is not there, and locks it against other runs; and which ones were made.
+fn open_locked(target: &Path) -> Result<(Directory, Vec<PathBuf>), Failure> {
+    loop {
+        let made = make_directories(target).map_err(|e| Failure::local("make the directory", target, e))?;
+        let root = Directory::open(target);
+        if made.is_empty() && root.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            continue;
+        }
+        let root = root.map_err(|e| Failure::local("open the directory", target, e))?;
+        match root.lock() {
+            Ok(true) => {}
+            Ok(false) => return Err(Failure::InUse(target.to_owned())),
+            Err(error) => return Err(Failure::local("lock", target, error)),
+        }
+        // A run that failed may have removed the directory that it had made, between opening and locking.
+        if root.is_still_there().map_err(|e| Failure::local("look at", target, e))? {
+            return Ok((root, made));
+        }
+    }
+}
+
 /// Gives a directory its time, if it has another one. A time that cannot be set does not spoil the directory.
 fn set_time(walker: &mut Walker, path: &str, time: Timestamp) {
     let (parent, name) = split(path);
@@ -363,15 +383,21 @@ fn set_time(walker: &mut Walker, path: &str, time: Timestamp) {
     }
 }
 
-/// Makes the names of new files survive a power cut.
+/// Makes the names of new files, and of the directories on the way to them, survive a power cut.
 fn sync_names<'a>(
     root: &Directory,
     walker: &mut Walker,
-    touched: impl Iterator<Item = &'a str>,
+    touched: &'a BTreeSet<String>,
+    directories: impl Iterator<Item = &'a str>,
 ) -> io::Result<()> {
-    let mut touched = touched.peekable();
-    if touched.peek().is_none() || root.sync_file_system().is_ok() {
+    if touched.is_empty() || root.sync_file_system().is_ok() {
         return Ok(());
     }
-    touched.try_for_each(|path| walker.directory(path, false)?.sync())
+    let mut places: BTreeSet<&str> = directories.map(|path| split(path).0).collect();
+    for mut path in touched.iter().map(String::as_str) {
+        while places.insert(path) && !path.is_empty() {
+            path = split(path).0;
+        }
+    }
+    places.into_iter().try_for_each(|path| walker.directory(path, false)?.sync())
 }

@@ -2,6 +2,7 @@
 //! components comes out of here.
 
 use crate::plan::is_windows_name;
+use crate::unfinished::is_unfinished;
 use relay_proto::text::is_unsafe;
 use std::collections::HashSet;
 use std::fmt;
@@ -54,12 +55,6 @@ fn check(component: &str, windows: bool) -> Result<(), &'static str> {
     }
 }
 
-/// A listed file of such a name could take the place of another one that is being written.
-fn is_unfinished(component: &str) -> bool {
-    let lower = component.to_lowercase();
-    [".part", ".part.journal"].iter().any(|ending| lower.ends_with(ending))
-}
-
 /// Notices names that differ only in case, for some file systems do not tell these apart. Holds eight bytes a name.
 #[derive(Debug, Default)]
 pub struct Cases {
@@ -86,6 +81,9 @@ mod tests {
             ("a/b c/ü", "", "a/b c/ü"),
             ("d/..a/...", "d/", "..a/..."),
             ("d/aux.c", "d/", "aux.c"),
+            // A Persian word and a family, which are written with joiners.
+            ("d/می\u{200c}خواهم", "d/", "می\u{200c}خواهم"),
+            ("👨\u{200d}👩\u{200d}👧", "", "👨\u{200d}👩\u{200d}👧"),
         ] {
             assert_eq!(SafePath::of(name, prefix).map(|path| path.0).as_deref(), Ok(path));
         }
@@ -116,6 +114,7 @@ mod tests {
             "x.part",
             "d/x.PART",
             "x.part.journal",
+            "x.part.journal.new",
             "x.part/y",
         ];
         for name in bad {

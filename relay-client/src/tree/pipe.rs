@@ -1,12 +1,12 @@
 //! One chain to an origin with many requests on it: up to 32 are ahead of their answers, and answers are read while requests are
 //! written, so a round trip is paid a batch and not a file.
 
-use super::beneath::{Directory, Walker, split};
 use super::plan::{TreePlan, Way};
 use super::save::{Intake, Received};
 use super::sift::{Item, Sifted, Sifter, is_behind};
 use super::view::View;
 use super::work::{Question, SMALL, Work};
+use crate::beneath::{Directory, Walker, split};
 use crate::event::Begun;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -502,7 +502,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(send_more_than_listed(listener));
         let place = tempfile::tempdir().unwrap();
-        let root = Arc::new(Directory::open(place.path(), true).unwrap());
+        let root = Arc::new(Directory::open(place.path()).unwrap());
         let sifter = Sifter::new(Arc::clone(&root), Selection::of(&[], &[]).unwrap(), false);
         let route = Route::parse(format!("d/\n{address}\n").as_bytes()).unwrap();
         let way = Way { route, prefix: "d/".to_owned() };
@@ -525,6 +525,7 @@ mod tests {
             size: 1,
             modified: Timestamp::new(1, 0).unwrap(),
             executable: false,
+            replaces: None,
             compare: false,
             failed: 0,
         };

@@ -5,26 +5,34 @@
 //! them all (`beneath::sync_all`), and only then they are renamed. So whatever a power cut leaves under a final name is whole; it
 //! costs at most the last batch. The names themselves are synced at the end of the run, before it says that it is done.
 
-use super::beneath::{Directory, Walker, set_executable, split, sync_all};
-use super::sift::{Item, blockade, part_name};
+use super::sift::{Item, blockade};
+use crate::beneath::{Directory, Walker, settle_mode, split, sync_all, unmark};
 use crate::part_file::file_time;
+use crate::platform::{descriptors, is_out_of_descriptors};
+use crate::show;
+use crate::unfinished::{Claim, Unclaimed, Wish, claim};
 use relay_proto::chunk::CHUNK_LEN;
 use relay_proto::digest::{ChunkHash, FileHash};
 use relay_proto::file::FileFacts;
 use std::collections::BTreeSet;
-use std::fs::{File, TryLockError};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The most files of one batch. Each is an open descriptor, and so may be as many that wait for the next batch; both together stay
-/// far below the usual limits: 1,024 on Linux, 256 on others, where a batch saves nothing anyway.
+/// The most files of one batch. On others than Linux a batch saves nothing.
 const MAX_BATCH: usize = if cfg!(target_os = "linux") { 256 } else { 48 };
+/// Descriptors that a file of a batch takes: its own and its directory's. As many files may wait for the next batch.
+const DESCRIPTORS_A_FILE: u64 = 2 * 2;
+/// Descriptors that are left to everything else: ways through the tree, sockets, large files.
+const OTHER_DESCRIPTORS: u64 = 160;
 /// How long a batch waits to become full, unless nothing more can come.
 const GATHER: Duration = Duration::from_millis(150);
 /// How often it is looked whether more can come.
@@ -104,10 +112,44 @@ struct Written {
     item: Item,
     size: u64,
     hash: FileHash,
-    file: File,
     directory: Arc<Directory>,
-    /// An older download was in its place, so it may have a journal.
-    was_begun: bool,
+    claim: Claim,
+}
+
+/// How many files are written and do not have their names yet. Whoever finds no descriptor waits for some of theirs.
+#[derive(Default)]
+struct Pending {
+    files: Mutex<usize>,
+    fewer: Condvar,
+}
+
+impl Pending {
+    fn add(&self) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    fn sub(&self, files: usize) {
+        let mut pending = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        *pending = pending.saturating_sub(files);
+        self.fewer.notify_all();
+    }
+
+    /// Waits until there are fewer of them; false when there is none. A batch does not wait for long, and a sync ends.
+    fn wait_for_fewer(&self) -> bool {
+        let pending = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *pending;
+        if before == 0 {
+            return false;
+        }
+        drop(self.fewer.wait_while(pending, |files| *files >= before));
+        true
+    }
+}
+
+/// Files of one batch, as far as this process may have so many open.
+fn batch_len(descriptors: Option<u64>) -> usize {
+    let room = descriptors.unwrap_or(u64::MAX).saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_A_FILE;
+    usize::try_from(room).unwrap_or(MAX_BATCH).clamp(1, MAX_BATCH)
 }
 
 impl Saver {
@@ -117,22 +159,33 @@ impl Saver {
     /// The system gives no threads.
     pub fn start(root: &Arc<Directory>) -> io::Result<Saver> {
         let (jobs, take) = channel();
-        let (written, batches) = sync_channel(MAX_BATCH);
+        let most = batch_len(descriptors());
+        let (written, batches) = sync_channel(most);
+        let pending = Arc::<Pending>::default();
         let (tell, saved) = unbounded_channel();
         let take = Arc::new(Mutex::new(take));
         for number in 0..WRITERS {
             let (take, written, tell) = (Arc::clone(&take), written.clone(), tell.clone());
-            let walker = Walker::new(Arc::clone(root));
+            let (walker, pending) = (Walker::new(Arc::clone(root)), Arc::clone(&pending));
             thread::Builder::new()
                 .name(format!("save-{number}"))
-                .spawn(move || write_all(&take, walker, &written, &tell))?;
+                .spawn(move || write_all(&take, walker, &pending, &written, &tell))?;
         }
         let touched = Arc::new(Mutex::new(BTreeSet::new()));
         let (root, dirs, expected) = (Arc::clone(root), Arc::clone(&touched), Arc::<Expected>::default());
         let awaited = Arc::clone(&expected);
-        thread::Builder::new()
-            .name("sync".to_owned())
-            .spawn(move || commit_all(&batches, &awaited, &root, &dirs, &tell))?;
+        thread::Builder::new().name("sync".to_owned()).spawn(move || {
+            while let Ok(first) = batches.recv() {
+                let batch = gather(first, most, &batches, &awaited);
+                let files = batch.len();
+                let saved = commit(batch, &root, &dirs);
+                pending.sub(files);
+                for saved in saved {
+                    // Nobody listens any more when the run was stopped; what is here gets its name even so.
+                    let _ = tell.send(saved);
+                }
+            }
+        })?;
         let room = Arc::new(Semaphore::new(MAX_WAITING_KIB as usize));
         let intake = Intake { jobs, room, expected };
         Ok(Saver { intake, saved, touched })
@@ -203,13 +256,15 @@ impl Intake {
 fn write_all(
     take: &Mutex<Receiver<Received>>,
     mut walker: Walker,
+    pending: &Pending,
     written: &SyncSender<Written>,
     tell: &UnboundedSender<Saved>,
 ) {
     while let Some(received) = next(take) {
         let (item, size) = (received.item.clone(), received.bytes.len() as u64);
-        match write(received, &mut walker) {
+        match write(received, &mut walker, pending) {
             Ok(done) => {
+                pending.add();
                 if written.send(done).is_err() {
                     return;
                 }
@@ -225,7 +280,7 @@ fn next(take: &Mutex<Receiver<Received>>) -> Option<Received> {
 }
 
 /// Verifies a file and writes it under the name of an unfinished one.
-fn write(received: Received, walker: &mut Walker) -> Result<Written, Unsaved> {
+fn write(received: Received, walker: &mut Walker, pending: &Pending) -> Result<Written, Unsaved> {
     let Received { item, facts, bytes, promised, room } = received;
     let size = bytes.len() as u64;
     for (index, (chunk, promised)) in (0_u64..).zip(bytes.chunks(CHUNK_LEN as usize).zip(&promised)) {
@@ -233,42 +288,43 @@ fn write(received: Received, walker: &mut Walker) -> Result<Written, Unsaved> {
             return Err(Unsaved::Damaged { index });
         }
     }
+    let (directory, claim) = loop {
+        match open(&item, walker) {
+            Err(Unsaved::Refused { error: Some(error), .. })
+                if is_out_of_descriptors(&error) && pending.wait_for_fewer() => {}
+            opened => break opened?,
+        }
+    };
+    let mut file = &claim.file;
+    let cannot = |error| Unsaved::refused(cannot_write(&claim.names.part, &error), error);
+    if claim.was_there {
+        file.set_len(0).map_err(cannot)?;
+    }
+    file.write_all(&bytes).map_err(cannot)?;
+    // Permissions and a time that the file system cannot hold do not spoil the file.
+    let _ = settle_mode(file, item.replaces, Some(facts.executable));
+    let _ = filetime::set_file_handle_times(file, None, Some(file_time(facts.modified)));
+    drop(room);
+    Ok(Written { item, size, hash: FileHash::of_chunks(&promised), directory, claim })
+}
+
+/// The directory of a file, and its unfinished form there.
+fn open(item: &Item, walker: &mut Walker) -> Result<(Arc<Directory>, Claim), Unsaved> {
     let (parent, name) = split(item.path.as_str());
     let directory = walker.directory(parent, true);
     let directory = directory.map_err(|error| Unsaved::refused(blockade(parent, &error), error))?;
-    let part = part_name(name);
-    let cannot = |error| Unsaved::refused(format!("cannot write {part}: {error}"), error);
-    let (file, was_begun) = open_locked(&directory, &part)?;
-    (&file).write_all(&bytes).map_err(cannot)?;
-    set_executable(&file, facts.executable).map_err(cannot)?;
-    // A time that the file system cannot hold does not spoil the file.
-    let _ = filetime::set_file_handle_times(&file, None, Some(file_time(facts.modified)));
-    drop(room);
-    Ok(Written { item, size, hash: FileHash::of_chunks(&promised), file, directory, was_begun })
+    let wish = Wish { create: true, private: item.replaces.is_some(), journal: false };
+    match claim(&directory, name.as_ref(), wish) {
+        Ok(Some(claim)) => Ok((directory, claim)),
+        Ok(None) | Err(Unclaimed::InUse(_)) => {
+            Err(Unsaved::Refused { why: "another client is writing it".to_owned(), error: None })
+        }
+        Err(Unclaimed::System(part, error)) => Err(Unsaved::refused(cannot_write(&part, &error), error)),
+    }
 }
 
-/// Opens the file, empty and locked against other clients; and whether something was in it.
-fn open_locked(directory: &Directory, part: &str) -> Result<(File, bool), Unsaved> {
-    let cannot = |error| Unsaved::refused(format!("cannot write {part}: {error}"), error);
-    loop {
-        let file = directory.create(part).map_err(cannot)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Unsaved::Refused { why: "another client is writing it".to_owned(), error: None });
-            }
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(cannot(error)),
-        }
-        // Between opening and locking, another client may have finished this file and given it its final name.
-        if directory.is_still(&file, part).map_err(cannot)? {
-            let was_begun = file.metadata().map_err(cannot)?.len() > 0;
-            if was_begun {
-                file.set_len(0).map_err(cannot)?;
-            }
-            return Ok((file, was_begun));
-        }
-    }
+fn cannot_write(part: &OsStr, error: &io::Error) -> String {
+    format!("cannot write {}: {error}", show::path(Path::new(part)))
 }
 
 impl Unsaved {
@@ -277,26 +333,11 @@ impl Unsaved {
     }
 }
 
-fn commit_all(
-    written: &Receiver<Written>,
-    expected: &Expected,
-    root: &Directory,
-    touched: &Mutex<BTreeSet<String>>,
-    tell: &UnboundedSender<Saved>,
-) {
-    while let Ok(first) = written.recv() {
-        for saved in commit(gather(first, written, expected), root, touched) {
-            // Nobody listens any more when the run was stopped; what is here gets its name even so.
-            let _ = tell.send(saved);
-        }
-    }
-}
-
 /// A batch: as many as come in a short while.
-fn gather(first: Written, written: &Receiver<Written>, expected: &Expected) -> Vec<Written> {
+fn gather(first: Written, most: usize, written: &Receiver<Written>, expected: &Expected) -> Vec<Written> {
     let until = Instant::now() + GATHER;
     let mut batch = vec![first];
-    while batch.len() < MAX_BATCH && !expected.is_all(batch.len()) {
+    while batch.len() < most && !expected.is_all(batch.len()) {
         let left = until.saturating_duration_since(Instant::now());
         match written.recv_timeout(left.min(LOOK_EVERY)) {
             Ok(next) => batch.push(next),
@@ -316,7 +357,7 @@ impl Expected {
 
 /// Syncs all files of a batch, and then gives them their names.
 fn commit(batch: Vec<Written>, root: &Directory, touched: &Mutex<BTreeSet<String>>) -> Vec<Saved> {
-    let files: Vec<&File> = batch.iter().map(|written| &written.file).collect();
+    let files: Vec<&File> = batch.iter().map(|written| &written.claim.file).collect();
     let mut lost = sync_all(&files, root).into_iter().peekable();
     let mut saved = Vec::with_capacity(batch.len());
     for (at, written) in batch.into_iter().enumerate() {
@@ -332,12 +373,13 @@ fn commit(batch: Vec<Written>, root: &Directory, touched: &Mutex<BTreeSet<String
 
 fn name(written: &Written, touched: &Mutex<BTreeSet<String>>) -> Result<(), Unsaved> {
     let (parent, name) = split(written.item.path.as_str());
-    let part = part_name(name);
-    let renamed = written.directory.rename(&part, name);
+    let Claim { file, names, was_there } = &written.claim;
+    let renamed = written.directory.give_name(file, &names.part, name);
     renamed.map_err(|error| Unsaved::refused(format!("cannot be given its name: {error}"), error))?;
-    if written.was_begun {
-        // A journal without its part file says nothing; a failure to remove it harms nobody.
-        let _ = written.directory.remove(&format!("{part}.journal"));
+    let _ = unmark(file);
+    if *was_there {
+        // An older download may have had a journal.
+        names.remove_journals(&written.directory);
     }
     let mut touched = touched.lock().unwrap_or_else(PoisonError::into_inner);
     if !touched.contains(parent) {
@@ -361,6 +403,7 @@ mod tests {
             size,
             modified: Timestamp::new(77, 5).unwrap(),
             executable: true,
+            replaces: None,
             compare: false,
             failed: 0,
         }
@@ -390,11 +433,11 @@ mod tests {
     #[tokio::test]
     async fn saves_with_time_and_mark_and_without_a_trace() {
         let place = tempfile::tempdir().unwrap();
-        let root = Arc::new(Directory::open(place.path(), true).unwrap());
+        let root = Arc::new(Directory::open(place.path()).unwrap());
         let mut saver = Saver::start(&root).unwrap();
         // What an earlier run left of a longer version, with its journal.
         fs::write(place.path().join("a.part"), "much longer than what comes now").unwrap();
-        fs::write(place.path().join("a.part.journal"), "old").unwrap();
+        fs::write(place.path().join("a.part.journal"), "{\"relay_journal\":1}\n").unwrap();
         let long: Vec<u8> = (0..CHUNK_LEN + 5).map(|i| (i % 251) as u8).collect();
         for (path, bytes) in [("a", &b"abc"[..]), ("d/e/empty", b""), ("d/long", &long)] {
             let received = received(&saver, path, bytes).await;
@@ -418,6 +461,7 @@ mod tests {
         assert_eq!(fs::read(place.path().join("d/long")).unwrap(), long);
         let meta = fs::metadata(place.path().join("a")).unwrap();
         assert_eq!((meta.mtime(), meta.mtime_nsec(), meta.mode() & 0o100), (77, 5, 0o100));
+        assert_eq!(meta.mode() & crate::beneath::MARK, 0);
         assert_eq!(names_in(place.path()), ["a", "d"]);
         assert_eq!(saver.touched().into_iter().collect::<Vec<_>>(), ["", "d", "d/e"]);
     }
@@ -432,20 +476,49 @@ mod tests {
     #[test]
     fn a_file_whose_data_did_not_reach_the_disk_never_gets_its_name() {
         let place = tempfile::tempdir().unwrap();
-        let root = Arc::new(Directory::open(place.path(), true).unwrap());
+        let root = Arc::new(Directory::open(place.path()).unwrap());
         let touched = Mutex::default();
-        let written = |name: &str, file| {
-            drop(root.create(&part_name(name)).unwrap());
+        let written = |name: &str| {
+            let wish = Wish { create: true, private: false, journal: false };
+            let claim = claim(&root, name.as_ref(), wish).unwrap().unwrap();
             let (item, hash) = (item(name, 0), FileHash::of_chunks(&[]));
-            Written { item, size: 0, hash, file, directory: Arc::clone(&root), was_begun: false }
+            Written { item, size: 0, hash, directory: Arc::clone(&root), claim }
         };
         // One file of the batch goes to a device that cannot be synced.
         let null = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
-        let good = |name: &str| written(name, root.create(&part_name(name)).unwrap());
-        let batch = vec![good("a"), written("lost", null), good("b")];
+        let mut lost = written("lost");
+        lost.claim.file = null;
+        let batch = vec![written("a"), lost, written("b")];
         let results: Vec<bool> =
             commit(batch, &root, &touched).iter().map(|saved| saved.result.is_ok()).collect();
         assert_eq!(results, [true, false, true]);
         assert_eq!(names_in(place.path()), ["a", "b", "lost.part"]);
+    }
+
+    #[test]
+    fn a_file_that_somebody_exchanged_never_gets_the_name() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Arc::new(Directory::open(place.path()).unwrap());
+        let wish = Wish { create: true, private: false, journal: false };
+        let claim = claim(&root, "a".as_ref(), wish).unwrap().unwrap();
+        fs::remove_file(place.path().join("a.part")).unwrap();
+        fs::write(place.path().join("a.part"), "somebody else's").unwrap();
+        let (item, hash) = (item("a", 0), FileHash::of_chunks(&[]));
+        let written = Written { item, size: 0, hash, directory: Arc::clone(&root), claim };
+        let saved = commit(vec![written], &root, &Mutex::default());
+        assert!(
+            matches!(&saved[0].result, Err(Unsaved::Refused { why, .. }) if why.contains("not the file any more"))
+        );
+        assert_eq!(names_in(place.path()), ["a.part"]);
+    }
+
+    #[test]
+    fn batches_fit_the_limit_on_descriptors() {
+        assert_eq!(batch_len(None), MAX_BATCH);
+        for limit in [0, 32, 256, 1024, 4096] {
+            let most = batch_len(Some(limit));
+            let taken = most as u64 * DESCRIPTORS_A_FILE;
+            assert!(most >= 1 && (most == 1 || taken + OTHER_DESCRIPTORS <= limit), "{limit}: {most}");
+        }
     }
 }

@@ -1,12 +1,16 @@
 //! What to do about a page of the listing: which entries are wanted, which are here already, which cannot be saved. Directories are
 //! made on the way. Waits for the disk; runs in the blocking pool.
 
-use super::beneath::{Directory, Found, FoundKind, Walker, split};
 use super::names::{Cases, SafePath};
 use super::select::Selection;
+use super::work::SMALL;
+use crate::beneath::{Directory, Found, FoundKind, Walker, split};
 use crate::failure::copy_of;
-use crate::part_file::with_suffix;
+use crate::part_file::{file_time, sweep};
+use crate::unfinished::{Wish, claim};
 use relay_proto::file::{Entry, EntryKind, Page, Timestamp};
+use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +26,8 @@ pub struct Item {
     pub modified: Timestamp,
     /// Whether anybody may execute it, as listed.
     pub executable: bool,
+    /// The permissions of the file that it replaces.
+    pub replaces: Option<u32>,
     /// Whether a file of this size is here, whose content is to be compared before anything is fetched.
     pub compare: bool,
     /// How often it was begun and came to nothing.
@@ -134,6 +140,7 @@ impl Sifter {
                     size: entry.size.bytes(),
                     modified: entry.modified,
                     executable: entry.executable,
+                    replaces: None,
                     compare: false,
                     failed: 0,
                 };
@@ -155,16 +162,23 @@ impl Sifter {
             Some(Found { kind: FoundKind::Directory, .. }) => {
                 return Err("a directory stands here under its name".to_owned());
             }
-            Some(Found { kind: FoundKind::File, size, modified, executable }) if size == item.size => {
-                if self.checksum {
-                    Sorted::Wanted(Item { compare: true, ..item })
-                } else if modified == Some(item.modified) {
-                    if executable.is_some_and(|here| here != item.executable) {
-                        directory.set_executable(name, item.executable).map_err(|error| error.to_string())?;
+            Some(Found { kind: FoundKind::File, size, modified, executable, mode, is_marked, .. }) => {
+                let replaces = mode;
+                if size != item.size {
+                    Sorted::Wanted(Item { replaces, ..item })
+                } else if self.checksum {
+                    Sorted::Wanted(Item { replaces, compare: true, ..item })
+                } else if is_kept_as(&directory, item.modified, modified) {
+                    if is_marked || executable.is_some_and(|here| here != item.executable) {
+                        // A mark that cannot be set does not spoil the file.
+                        let _ = directory.set_executable(name, item.executable);
+                    }
+                    if item.size > SMALL {
+                        sweep(&directory, name.as_ref());
                     }
                     Sorted::Same(item)
                 } else {
-                    Sorted::Wanted(item)
+                    Sorted::Wanted(Item { replaces, ..item })
                 }
             }
             _ => Sorted::Wanted(item),
@@ -192,12 +206,52 @@ impl Sifter {
     fn tells_cases_apart(&mut self) -> bool {
         let root = &self.root;
         *self.tells_cases_apart.get_or_insert_with(|| {
-            let (name, other) = (".Relay-Case.part", ".relay-case.part");
-            let Ok(probe) = root.create(name) else { return true };
-            let is_same = root.is_still(&probe, other).unwrap_or(false);
-            let _ = root.remove(name);
-            !is_same
+            let Some(probe) = Probe::of(root, ".Relay-Case") else { return true };
+            let other = probe.name.to_ascii_lowercase();
+            !root.is_still(&probe.file, other).unwrap_or(false)
         })
+    }
+}
+
+/// The coarsest times that a file system in use keeps, in seconds (FAT's).
+const COARSEST: u64 = 2;
+
+/// Whether a file that was given the time `wanted` has the time `found`. File systems that keep coarse times are asked how coarse, with
+/// a file of its own that is gone again afterwards.
+fn is_kept_as(directory: &Directory, wanted: Timestamp, found: Option<Timestamp>) -> bool {
+    let Some(found) = found else { return false };
+    if found == wanted {
+        return true;
+    }
+    if wanted.seconds().abs_diff(found.seconds()) > COARSEST {
+        return false;
+    }
+    let kept = || {
+        let probe = Probe::of(directory, ".Relay-Time")?;
+        filetime::set_file_handle_times(&probe.file, None, Some(file_time(wanted))).ok()?;
+        directory.found(&probe.file).ok()?.modified
+    };
+    kept() == Some(found)
+}
+
+/// A file for asking the file system something; gone when it is dropped.
+struct Probe<'a> {
+    directory: &'a Directory,
+    file: File,
+    name: OsString,
+}
+
+impl<'a> Probe<'a> {
+    fn of(directory: &'a Directory, name: &str) -> Option<Probe<'a>> {
+        let wish = Wish { create: true, private: false, journal: false };
+        let claim = claim(directory, name.as_ref(), wish).ok()??;
+        Some(Probe { directory, file: claim.file, name: claim.names.part })
+    }
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        let _ = self.directory.remove(&self.name);
     }
 }
 
@@ -221,12 +275,6 @@ pub fn blockade(path: &str, error: &io::Error) -> String {
     }
 }
 
-/// The name of a file until it is whole.
-#[must_use]
-pub fn part_name(name: &str) -> String {
-    with_suffix(Path::new(name), ".part").to_string_lossy().into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,7 +289,9 @@ mod tests {
     impl Fixture {
         fn new(checksum: bool) -> Fixture {
             let place = tempfile::tempdir().unwrap();
-            let root = Arc::new(Directory::open(&place.path().join("target"), true).unwrap());
+            let target = place.path().join("target");
+            fs::create_dir(&target).unwrap();
+            let root = Arc::new(Directory::open(&target).unwrap());
             let selection = Selection::of(&[], &["skipped".to_owned()]).unwrap();
             Fixture { sifter: Sifter::new(root, selection, checksum), place }
         }
@@ -268,7 +318,7 @@ mod tests {
         items.iter().map(|item| item.path.as_str()).collect()
     }
 
-    use EntryKind::{Directory as Dir, File};
+    use EntryKind::{Directory as Dir, File as Regular};
 
     #[test]
     fn sorts_what_is_listed() {
@@ -281,18 +331,18 @@ mod tests {
                 .unwrap();
         }
         let sifted = fixture.sift(&[
-            ("d/../out", File, 3),
+            ("d/../out", Regular, 3),
             ("d/empty", Dir, 0),
             ("d/file", Dir, 0),
-            ("d/file/beneath/x", File, 3),
-            ("d/in-the-way", File, 3),
-            ("d/new/deep/f", File, 3),
-            ("d/new/deep/f", File, 3),
-            ("d/new/deep/e", File, 3),
-            ("d/other-time", File, 3),
-            ("d/same", File, 3),
-            ("d/skipped/x", File, 3),
-            ("elsewhere", File, 3),
+            ("d/file/beneath/x", Regular, 3),
+            ("d/in-the-way", Regular, 3),
+            ("d/new/deep/f", Regular, 3),
+            ("d/new/deep/f", Regular, 3),
+            ("d/new/deep/e", Regular, 3),
+            ("d/other-time", Regular, 3),
+            ("d/same", Regular, 3),
+            ("d/skipped/x", Regular, 3),
+            ("elsewhere", Regular, 3),
         ]);
         assert_eq!(paths(&sifted.same), ["same"]);
         assert_eq!(paths(&sifted.items), ["new/deep/f", "other-time"]);
@@ -310,7 +360,7 @@ mod tests {
         let mut fixture = Fixture::new(true);
         fs::write(fixture.path("a"), "123").unwrap();
         fs::write(fixture.path("b"), "1234").unwrap();
-        let sifted = fixture.sift(&[("d/a", File, 3), ("d/b", File, 3), ("d/c", File, 3)]);
+        let sifted = fixture.sift(&[("d/a", Regular, 3), ("d/b", Regular, 3), ("d/c", Regular, 3)]);
         let compare: Vec<bool> = sifted.items.iter().map(|item| item.compare).collect();
         assert_eq!(compare, [true, false, false]);
     }
@@ -318,7 +368,7 @@ mod tests {
     #[test]
     fn names_that_the_file_system_does_not_tell_apart() {
         let mut fixture = Fixture::new(false);
-        let names = [("d/Makefile", File, 1), ("d/makefile", File, 1)];
+        let names = [("d/Makefile", Regular, 1), ("d/makefile", Regular, 1)];
         fixture.sifter.tells_cases_apart = Some(false);
         let sifted = fixture.sift(&names);
         assert_eq!(paths(&sifted.items), ["Makefile"]);
@@ -329,7 +379,7 @@ mod tests {
     #[test]
     fn the_file_system_is_asked_about_cases() {
         let mut fixture = Fixture::new(false);
-        let sifted = fixture.sift(&[("d/Makefile", File, 1), ("d/makefile", File, 1)]);
+        let sifted = fixture.sift(&[("d/Makefile", Regular, 1), ("d/makefile", Regular, 1)]);
         assert_eq!(sifted.items.len(), 2);
         assert_eq!(fs::read_dir(fixture.path("")).unwrap().count(), 0);
     }

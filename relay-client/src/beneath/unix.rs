@@ -1,12 +1,14 @@
 //! By descriptors: every Unix.
 
-use super::{Found, FoundKind};
+use super::{Found, FoundKind, MARK};
+use crate::platform::has_no_locks;
 use relay_proto::file::Timestamp;
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, flock, fstat,
     mkdirat, openat, renameat, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,10 +29,7 @@ impl Directory {
     ///
     /// # Errors
     /// The system's.
-    pub fn open(path: &Path, create: bool) -> io::Result<Directory> {
-        if create {
-            fs::create_dir_all(path)?;
-        }
+    pub fn open(path: &Path) -> io::Result<Directory> {
         Directory::of(path.to_owned(), rustix::fs::open(path, STEP, Mode::empty())?)
     }
 
@@ -65,11 +64,23 @@ impl Directory {
     /// # Errors
     /// The system's; a file system without locks is none.
     pub fn lock(&self) -> io::Result<bool> {
-        match flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) | Err(Errno::NOTSUP | Errno::NOSYS | Errno::INVAL | Errno::BADF | Errno::NOLCK) => {
-                Ok(true)
-            }
-            Err(Errno::WOULDBLOCK) => Ok(false),
+        match flock(&self.fd, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if has_no_locks(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether its path still leads to it.
+    ///
+    /// # Errors
+    /// The system's, but that nothing is there.
+    pub fn is_still_there(&self) -> io::Result<bool> {
+        let open = fstat(&self.fd)?;
+        match rustix::fs::stat(&self.path) {
+            Ok(named) => Ok((open.st_dev, open.st_ino) == (named.st_dev, named.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -78,7 +89,8 @@ impl Directory {
     ///
     /// # Errors
     /// [`io::ErrorKind::NotADirectory`] for everything else that stands there, a link included.
-    pub fn child(&self, name: &str, create: bool) -> io::Result<Directory> {
+    pub fn child(&self, name: impl AsRef<OsStr>, create: bool) -> io::Result<Directory> {
+        let name = name.as_ref();
         let step = || openat(&self.fd, name, STEP | OFlags::NOFOLLOW, Mode::empty());
         let opened = match step() {
             Err(Errno::NOENT) if create => match mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
@@ -92,44 +104,61 @@ impl Directory {
         Directory::of(self.path.join(name), opened?)
     }
 
-    /// Opens a file to write it, made when it is not there, its content untouched otherwise.
+    /// Makes a file that is not there, marked as an unfinished one. Nobody but its owner may read a `private` one.
+    ///
+    /// # Errors
+    /// The system's; [`io::ErrorKind::AlreadyExists`] for whatever stands there, a link included.
+    pub fn create_new(&self, name: impl AsRef<OsStr>, private: bool) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(if private { 0o600 } else { 0o666 }) | Mode::SVTX;
+        Ok(File::from(openat(&self.fd, name.as_ref(), flags, mode)?))
+    }
+
+    /// Opens a file that is there, to read and write it.
     ///
     /// # Errors
     /// The system's, and that something else than a regular file stands there.
-    pub fn create(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(openat(&self.fd, name, flags, Mode::from_raw_mode(0o666))?);
-        regular(file)
+    pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        regular(File::from(openat(&self.fd, name.as_ref(), flags, Mode::empty())?))
     }
 
     /// Opens a file to read it.
     ///
     /// # Errors
     /// The system's, and that something else than a regular file stands there.
-    pub fn read(&self, name: &str) -> io::Result<File> {
+    pub fn read(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        regular(File::from(openat(&self.fd, name, flags, Mode::empty())?))
+        regular(File::from(openat(&self.fd, name.as_ref(), flags, Mode::empty())?))
     }
 
     /// What stands under a name.
     ///
     /// # Errors
     /// The system's, but that nothing is there.
-    pub fn look(&self, name: &str) -> io::Result<Option<Found>> {
-        match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+    pub fn look(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Found>> {
+        match statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(found(&stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
+    /// What an open file is.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn found(&self, file: &File) -> io::Result<Found> {
+        Ok(found(&fstat(file)?))
+    }
+
     /// Whether `name` still stands for the open file.
     ///
     /// # Errors
     /// The system's.
-    pub fn is_still(&self, file: &File, name: &str) -> io::Result<bool> {
+    pub fn is_still(&self, file: &File, name: impl AsRef<OsStr>) -> io::Result<bool> {
         let open = fstat(file)?;
-        match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(named) => Ok((open.st_dev, open.st_ino) == (named.st_dev, named.st_ino)),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
@@ -140,34 +169,34 @@ impl Directory {
     ///
     /// # Errors
     /// The system's.
-    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(renameat(&self.fd, from, &self.fd, to)?)
+    pub fn rename(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> io::Result<()> {
+        Ok(renameat(&self.fd, from.as_ref(), &self.fd, to.as_ref())?)
     }
 
     /// Removes a file.
     ///
     /// # Errors
     /// The system's.
-    pub fn remove(&self, name: &str) -> io::Result<()> {
-        Ok(unlinkat(&self.fd, name, AtFlags::empty())?)
+    pub fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name.as_ref(), AtFlags::empty())?)
     }
 
     /// Sets the modification time of a file or a directory in it.
     ///
     /// # Errors
     /// The system's.
-    pub fn set_time(&self, name: &str, time: Timestamp) -> io::Result<()> {
+    pub fn set_time(&self, name: impl AsRef<OsStr>, time: Timestamp) -> io::Result<()> {
         let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let modified = Timespec { tv_sec: time.seconds(), tv_nsec: time.nanoseconds().into() };
         let times = Timestamps { last_access: omitted, last_modification: modified };
-        Ok(utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(utimensat(&self.fd, name.as_ref(), &times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// Lets those execute a file who may read it, or nobody.
+    /// Lets those execute a finished file who may read it, or nobody.
     ///
     /// # Errors
     /// The system's.
-    pub fn set_executable(&self, name: &str, executable: bool) -> io::Result<()> {
+    pub fn set_executable(&self, name: impl AsRef<OsStr>, executable: bool) -> io::Result<()> {
         set_executable(&self.read(name)?, executable)
     }
 
@@ -205,13 +234,43 @@ impl Directory {
 }
 
 /// Lets those execute an open file who may read it, or nobody.
+pub(super) fn set_executable(file: &File, executable: bool) -> io::Result<()> {
+    let mode = mode_of(file)?;
+    set_mode(file, mode, marked(mode & !MARK, executable))
+}
+
+/// Gives a finished file its permissions: those of the file that it `replaces`, else those that it was made with; and the right to be
+/// executed is given or taken where `executable` says so. It keeps the mark of unfinished files.
 ///
 /// # Errors
 /// The system's.
-pub fn set_executable(file: &File, executable: bool) -> io::Result<()> {
+pub fn settle_mode(file: &File, replaces: Option<u32>, executable: Option<bool>) -> io::Result<()> {
+    let mode = mode_of(file)?;
+    let wanted = replaces.unwrap_or(mode) & 0o777;
+    let wanted = executable.map_or(wanted, |executable| marked(wanted, executable));
+    set_mode(file, mode, wanted | mode & MARK)
+}
+
+/// Takes the mark of unfinished files from one that has its name.
+///
+/// # Errors
+/// The system's.
+pub fn unmark(file: &File) -> io::Result<()> {
+    let mode = mode_of(file)?;
+    set_mode(file, mode, mode & !MARK)
+}
+
+fn mode_of(file: &File) -> io::Result<u32> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = file.metadata()?.permissions().mode() & 0o7777;
-    let wanted = if executable { mode | (mode & 0o444) >> 2 } else { mode & !0o111 };
+    Ok(file.metadata()?.permissions().mode() & 0o7777)
+}
+
+fn marked(mode: u32, executable: bool) -> u32 {
+    if executable { mode | (mode & 0o444) >> 2 } else { mode & !0o111 }
+}
+
+fn set_mode(file: &File, mode: u32, wanted: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
     if wanted == mode { Ok(()) } else { file.set_permissions(fs::Permissions::from_mode(wanted)) }
 }
 
@@ -246,5 +305,8 @@ fn found(stat: &Stat) -> Found {
         size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: nanoseconds.and_then(|n| Timestamp::new(stat.st_mtime as i64, n)),
         executable: Some(stat.st_mode & 0o111 != 0),
+        mode: Some(stat.st_mode as u32 & 0o777),
+        links: stat.st_nlink as u64,
+        is_marked: kind == FoundKind::File && stat.st_mode as u32 & MARK != 0,
     }
 }

@@ -1,4 +1,5 @@
-//! The target directory and what is beneath it: opened one component after the other, never through a link.
+//! Open directories and what is in them: a target directory and what is beneath it is opened one component after the other, never
+//! through a link.
 //!
 //! A name that reaches this module has one component and was checked (`names`). What stands under it may still be a symbolic
 //! link that somebody planted; so on Unix everything is done by a descriptor of the directory that holds the name, with
@@ -11,14 +12,23 @@ mod plain;
 mod unix;
 
 #[cfg(not(unix))]
-pub use plain::{Directory, set_executable};
+pub use plain::{Directory, settle_mode, unmark};
 #[cfg(unix)]
-pub use unix::{Directory, set_executable};
+pub use unix::{Directory, settle_mode, unmark};
 
+use crate::part_file::directory_of;
+use crate::platform::sync_directory;
 use relay_proto::file::Timestamp;
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The permission bit that a file of this program carries while it is unfinished: the sticky bit, which means nothing on a regular file
+/// (inode(7)), costs nothing to set, and is not found on files of anybody else.
+#[cfg(any(test, unix))]
+pub const MARK: u32 = 0o1000;
 
 /// What stands under a name. Links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +41,12 @@ pub struct Found {
     pub modified: Option<Timestamp>,
     /// Whether anybody may execute it. None where the system has no such mark.
     pub executable: Option<bool>,
+    /// Who may do what with it, without the special bits. None where the system has no such permissions.
+    pub mode: Option<u32>,
+    /// How many names it has.
+    pub links: u64,
+    /// Whether it carries the mark of this program's unfinished files.
+    pub is_marked: bool,
 }
 
 /// What stands under a name.
@@ -44,12 +60,74 @@ pub enum FoundKind {
     Other,
 }
 
+/// Makes a directory and those above it that are not there, each of which survives a power cut from then on. Returns those that were
+/// made, the outermost first.
+///
+/// # Errors
+/// The system's. What was made is gone again.
+pub fn make_directories(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_missing = |place: &&Path| !place.as_os_str().is_empty() && !place.is_dir();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    let mut made = Vec::new();
+    for place in missing.into_iter().rev() {
+        let created = match fs::create_dir(place) {
+            // Somebody else was faster, or the path leads back (`new/..`).
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && place.is_dir() => continue,
+            Err(error) => Err(error),
+            Ok(()) => {
+                made.push(place.to_owned());
+                sync_directory(directory_of(place))
+            }
+        };
+        if let Err(error) = created {
+            unmake_directories(&made);
+            return Err(error);
+        }
+    }
+    Ok(made)
+}
+
+/// Removes directories that were made, the innermost first, as far as nothing is in them.
+pub fn unmake_directories(made: &[PathBuf]) {
+    for place in made.iter().rev() {
+        if fs::remove_dir(place).is_err() {
+            return;
+        }
+    }
+}
+
+impl Directory {
+    /// Gives the open `file`, which should be called `part`, the name `name`; what had it is replaced.
+    ///
+    /// # Errors
+    /// The system's, and that `part` does not stand for this file any more: then `name` is what it was.
+    pub fn give_name(&self, file: &File, part: impl AsRef<OsStr>, name: impl AsRef<OsStr>) -> io::Result<()> {
+        let (part, name) = (part.as_ref(), name.as_ref());
+        let lost = || {
+            let part = crate::show::path(Path::new(part));
+            io::Error::other(format!(
+                "{part} is not the file any more that was written; somebody took it away"
+            ))
+        };
+        if !self.is_still(file, part)? {
+            return Err(lost());
+        }
+        self.rename(part, name)?;
+        // Between looking and renaming another one may have been put there.
+        if self.is_still(file, name)? { Ok(()) } else { Err(lost()) }
+    }
+}
+
 /// Walks to directories beneath one directory and keeps the last way open, for neighbours come one after the other.
 #[derive(Debug)]
 pub struct Walker {
     root: Arc<Directory>,
-    way: Vec<(String, Arc<Directory>)>,
+    /// The components of the last way. The first ones and the last one are open; however deep a tree is, it takes few descriptors.
+    way: Vec<(String, Option<Arc<Directory>>)>,
 }
+
+/// Directories of a way that are kept open, beside the last one.
+const KEPT_OPEN: usize = 16;
 
 impl Walker {
     /// Begins at `root`.
@@ -68,12 +146,24 @@ impl Walker {
         let common =
             self.way.iter().zip(&components).take_while(|((held, _), wanted)| held == *wanted).count();
         self.way.truncate(common);
-        for component in components.into_iter().skip(common) {
-            let here = self.way.last().map_or(&self.root, |(_, directory)| directory);
-            let next = Arc::new(here.child(component, create)?);
-            self.way.push((component.to_owned(), next));
+        // What is not open any more is opened again from the last one that is.
+        while self.way.last().is_some_and(|(_, directory)| directory.is_none()) {
+            self.way.pop();
         }
-        Ok(Arc::clone(self.way.last().map_or(&self.root, |(_, directory)| directory)))
+        for component in components.into_iter().skip(self.way.len()) {
+            let next = Arc::new(self.last().child(component, create)?);
+            if self.way.len() > KEPT_OPEN
+                && let Some((_, before)) = self.way.last_mut()
+            {
+                *before = None;
+            }
+            self.way.push((component.to_owned(), Some(next)));
+        }
+        Ok(Arc::clone(self.last()))
+    }
+
+    fn last(&self) -> &Arc<Directory> {
+        self.way.last().and_then(|(_, directory)| directory.as_ref()).unwrap_or(&self.root)
     }
 }
 
@@ -103,22 +193,21 @@ pub fn sync_all(files: &[&File], place: &Directory) -> Vec<(usize, io::Error)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-    use std::path::Path;
 
     /// The same questions to both ways.
     macro_rules! both_ways {
         ($($name:ident: $check:ident;)*) => {
-            mod by_paths { use super::*; type Way = plain::Directory; $(#[test] fn $name() { super::$check(|p| Way::open(p, true)); })* }
+            mod by_paths { use super::*; type Way = plain::Directory; $(#[test] fn $name() { super::$check(|p| { make_directories(p)?; Way::open(p) }); })* }
             #[cfg(unix)]
-            mod by_descriptors { use super::*; type Way = unix::Directory; $(#[test] fn $name() { super::$check(|p| Way::open(p, true)); })* }
+            mod by_descriptors { use super::*; type Way = unix::Directory; $(#[test] fn $name() { super::$check(|p| { make_directories(p)?; Way::open(p) }); })* }
         };
     }
 
     /// What both ways offer, so that a check can be written once.
     trait Way: Sized {
         fn child(&self, name: &str, create: bool) -> io::Result<Self>;
-        fn create(&self, name: &str) -> io::Result<File>;
+        fn create_new(&self, name: &str, private: bool) -> io::Result<File>;
+        fn open_file(&self, name: &str) -> io::Result<File>;
         fn look(&self, name: &str) -> io::Result<Option<Found>>;
         fn read(&self, name: &str) -> io::Result<File>;
         fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -133,8 +222,11 @@ mod tests {
                 fn child(&self, name: &str, create: bool) -> io::Result<Self> {
                     <$type>::child(self, name, create)
                 }
-                fn create(&self, name: &str) -> io::Result<File> {
-                    <$type>::create(self, name)
+                fn create_new(&self, name: &str, private: bool) -> io::Result<File> {
+                    <$type>::create_new(self, name, private)
+                }
+                fn open_file(&self, name: &str) -> io::Result<File> {
+                    <$type>::open_file(self, name)
                 }
                 fn look(&self, name: &str) -> io::Result<Option<Found>> {
                     <$type>::look(self, name)
@@ -176,7 +268,13 @@ mod tests {
         assert_eq!(sub.look("f").unwrap(), None);
         let time = Timestamp::new(-7, 250_000_000).unwrap();
         fs::write(place.path().join("new/target/sub/f"), "abc").unwrap();
-        drop(sub.create("f.part").unwrap());
+        drop(sub.create_new("f.part", true).unwrap());
+        assert_eq!(
+            sub.create_new("f.part", true).err().map(|e| e.kind()),
+            Some(io::ErrorKind::AlreadyExists)
+        );
+        let found = sub.look("f.part").unwrap().unwrap();
+        assert_eq!((found.is_marked, found.links, found.mode), (cfg!(unix), 1, cfg!(unix).then_some(0o600)));
         sub.rename("f.part", "f").unwrap();
         assert!(sub.read("f").unwrap().metadata().unwrap().is_file());
         sub.set_time("f", time).unwrap();
@@ -199,7 +297,7 @@ mod tests {
             assert_eq!(root.child("f", create).err().map(|e| e.kind()), Some(io::ErrorKind::NotADirectory));
         }
         fs::create_dir(place.path().join("d")).unwrap();
-        drop(root.create("d.part").unwrap());
+        drop(root.create_new("d.part", false).unwrap());
         assert!(root.rename("d.part", "d").is_err());
         assert!(open(&place.path().join("f")).is_err());
     }
@@ -219,10 +317,13 @@ mod tests {
         for create in [false, true] {
             assert_eq!(root.child("d", create).err().map(|e| e.kind()), Some(io::ErrorKind::NotADirectory));
         }
-        assert!(root.create("g.part").is_err() && root.create("h.part").is_err() && root.read("f").is_err());
+        for name in ["g.part", "h.part", "f"] {
+            assert!(root.create_new(name, false).is_err() && root.open_file(name).is_err(), "{name}");
+        }
+        assert!(root.read("f").is_err());
         assert_eq!(root.look("f").unwrap().unwrap().kind, FoundKind::Other);
         // A rename replaces the link, not what it leads to.
-        drop(root.create("f.part").unwrap());
+        drop(root.create_new("f.part", false).unwrap());
         root.rename("f.part", "f").unwrap();
         assert_eq!(root.look("f").unwrap().unwrap().kind, FoundKind::File);
         assert_eq!(fs::read(outside.join("precious")).unwrap(), b"p");
@@ -235,12 +336,12 @@ mod tests {
     fn check_taken<W: Way>(open: impl Fn(&Path) -> io::Result<W>) {
         let place = tempfile::tempdir().unwrap();
         let root = open(place.path()).unwrap();
-        let file = root.create("f.part").unwrap();
+        let file = root.create_new("f.part", false).unwrap();
         assert!(root.is_still(&file, "f.part").unwrap());
         if cfg!(unix) {
             root.rename("f.part", "f").unwrap();
             assert!(!root.is_still(&file, "f.part").unwrap());
-            drop(root.create("f.part").unwrap());
+            drop(root.create_new("f.part", false).unwrap());
             assert!(!root.is_still(&file, "f.part").unwrap());
         }
     }
@@ -248,7 +349,7 @@ mod tests {
     #[test]
     fn walks_share_their_way() {
         let place = tempfile::tempdir().unwrap();
-        let root = Arc::new(Directory::open(place.path(), true).unwrap());
+        let root = Arc::new(Directory::open(place.path()).unwrap());
         let mut walker = Walker::new(Arc::clone(&root));
         assert!(Arc::ptr_eq(&walker.directory("", false).unwrap(), &root));
         let deep = walker.directory("a/b/c", true).unwrap();
@@ -262,10 +363,42 @@ mod tests {
     }
 
     #[test]
+    fn a_deep_way_takes_few_descriptors_and_is_found_again() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Arc::new(Directory::open(place.path()).unwrap());
+        let mut walker = Walker::new(Arc::clone(&root));
+        // Longer than any path may be.
+        let names: Vec<String> = (0..40).map(|level| format!("{level:0>200}")).collect();
+        let path = |levels: usize| names[..levels].join("/");
+        drop(walker.directory(&path(40), true).unwrap().create_new("deepest", false).unwrap());
+        let open = walker.way.iter().filter(|(_, directory)| directory.is_some()).count();
+        assert!(open <= KEPT_OPEN + 2, "{open}");
+        drop(walker.directory(&path(30), false).unwrap().create_new("deep", false).unwrap());
+        walker.directory(&path(2), false).unwrap();
+        let mut another = Walker::new(root);
+        assert!(another.directory(&path(40), false).unwrap().look("deepest").unwrap().is_some());
+        assert!(another.directory(&path(30), false).unwrap().look("deep").unwrap().is_some());
+    }
+
+    #[test]
+    fn directories_are_made_and_unmade() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        let made = make_directories(&path("a/b/c")).unwrap();
+        assert_eq!(made, [path("a"), path("a/b"), path("a/b/c")]);
+        assert_eq!(make_directories(&path("a/b/../d")).unwrap(), [path("a/b/../d")]);
+        unmake_directories(&made);
+        assert!(!path("a/b").exists() && path("a/d").is_dir());
+        fs::write(path("file"), "").unwrap();
+        assert!(make_directories(&path("file/x")).is_err());
+        assert!(path("new").symlink_metadata().is_err());
+    }
+
+    #[test]
     fn what_cannot_be_synced_is_told() {
         let place = tempfile::tempdir().unwrap();
-        let root = Directory::open(place.path(), true).unwrap();
-        let good = root.create("f.part").unwrap();
+        let root = Directory::open(place.path()).unwrap();
+        let good = root.create_new("f.part", false).unwrap();
         assert!(sync_all(&[&good, &good], &root).is_empty());
         #[cfg(unix)]
         {
