@@ -97,7 +97,7 @@ impl Gateway {
         let key = self.key(&name);
         let wish = Wish { gateway: self.clone(), name };
         match &self.shared.cache {
-            Some(cache) => cache.answer(Asked { key, parts }, body, wish).await,
+            Some(cache) => cache.answer(Asked::new(key, parts), body, wish).await,
             None => Ok(wish.fetch(parts, body).await?.map(Body::Stream)),
         }
     }
@@ -110,6 +110,11 @@ impl Gateway {
 }
 
 impl Fetch for Wish {
+    /// The origin sees none of a client's fields but its conditions.
+    fn forwarded(&self, request: &Parts) -> HeaderMap {
+        request.headers.clone()
+    }
+
     async fn fetch(&self, parts: Parts, _: Stream) -> Result<Response<Stream>, FetchError> {
         let fields = &parts.headers;
         let sessions = &self.gateway.shared.sessions;

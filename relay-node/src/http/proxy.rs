@@ -16,7 +16,7 @@ use super::streams::{BrokenRequest, Hurried, Watched};
 use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -159,9 +159,12 @@ impl Proxy {
         let mut answer = match &self.shared.cache {
             Some(cache) => {
                 let key = Key::new(parts.uri.to_string());
-                cache.answer(Asked { key, parts }, body, wire).await?
+                cache.answer(Asked::new(key, parts), body, wire).await?
             }
-            None => Box::pin(wire.fetch(parts, body)).await?.map(Body::Stream),
+            None => {
+                wire.prepare(&mut parts.headers, parts.version);
+                Box::pin(wire.fetch(parts, body)).await?.map(Body::Stream)
+            }
         };
         // 4. Back, without what was for the upstream's connection; stored bodies have no such fields beside them.
         if let Body::Stream(_) = answer.body() {
@@ -219,11 +222,16 @@ impl Proxy {
 }
 
 impl Fetch for Wire {
+    fn forwarded(&self, request: &Parts) -> HeaderMap {
+        let mut fields = request.headers.clone();
+        self.prepare(&mut fields, request.version);
+        fields
+    }
+
     async fn fetch(&self, parts: Parts, body: Stream) -> Result<Response<Stream>, FetchError> {
         let shared = &self.proxy.shared;
         let limits = &shared.config.limits;
         let mut parts = parts;
-        prepare_request(&mut parts.headers, parts.version, &shared.pseudonym, self.client);
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, host_field(&self.authority)?);
         let progress = Arc::new(Mutex::new(Instant::now()));
@@ -249,6 +257,11 @@ impl Fetch for Wire {
 }
 
 impl Wire {
+    /// Makes of a client's fields those that the upstream gets.
+    fn prepare(&self, fields: &mut HeaderMap, version: Version) {
+        prepare_request(fields, version, self.proxy.pseudonym(), self.client);
+    }
+
     fn received(&self, mut answer: Response<Incoming>) -> Result<Response<Stream>, FetchError> {
         match check_answer(answer.status(), answer.headers_mut()) {
             Ok(()) => Ok(answer.map(|body| self.hurried(body))),

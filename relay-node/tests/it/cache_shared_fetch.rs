@@ -185,27 +185,6 @@ fn those_who_wait_for_another_variant_do_not_get_it() {
     assert_eq!(upstream.count(), 2);
 }
 
-#[test]
-fn one_upstream_failure_answers_all_who_wait() {
-    let upstream = Upstream::start(|_, _| thread::sleep(Duration::from_millis(200)));
-    let front = Setup::caching(upstream.address).start();
-    let (address, start) = (front.address, Arc::new(Barrier::new(20)));
-    let clients: Vec<_> = (0..20)
-        .map(|_| {
-            let start = Arc::clone(&start);
-            thread::spawn(move || {
-                start.wait();
-                get(address, "/", &[]).status
-            })
-        })
-        .collect();
-    for client in clients {
-        assert_eq!(client.join().unwrap(), 502);
-    }
-    // Some may have come after the first failure, but not each of them.
-    assert!(upstream.count() < 20, "{}", upstream.count());
-}
-
 /// A response that must be confirmed each time is confirmed, not fetched again, while it still arrives.
 #[test]
 fn a_latecomer_reads_along_once_the_origin_has_confirmed() {

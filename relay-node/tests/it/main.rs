@@ -6,11 +6,18 @@
     reason = "tests stop at the first surprise"
 )]
 
+// Its clients come from several loopback addresses, which not every system has.
+#[cfg(target_os = "linux")]
+mod cache_beside_model;
 mod cache_disk;
 mod cache_kill;
+#[cfg(target_os = "linux")]
+mod cache_model;
 mod cache_ranges;
 mod cache_rules;
 mod cache_shared_fetch;
+mod cache_unneeded;
+mod cache_waiters;
 mod gateway_chain;
 mod http_conditions;
 mod http_idle;

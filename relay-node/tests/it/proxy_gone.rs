@@ -2,7 +2,7 @@
 
 use super::http_support::Server;
 use super::proxy_front::Setup;
-use super::raw_http::{PATIENCE, connect, get, lines, read_answer};
+use super::raw_http::{PATIENCE, connect, lines, read_answer};
 use super::scripted_upstream::{Upstream, answer};
 use relay_node::access_log::AccessFormat;
 use relay_node::http::proxy::{Proxy, ProxyConfig};
@@ -11,7 +11,6 @@ use relay_proto::route::Route;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Mutex, mpsc};
-use std::thread;
 
 /// What happens at the upstream's end.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,11 +50,16 @@ fn reset(client: TcpStream) {
 #[test]
 fn who_leaves_takes_the_request_along() {
     let begun = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234";
-    for (begin, leave) in
-        [("", reset as fn(TcpStream)), ("", drop as fn(TcpStream)), (begun, reset as fn(TcpStream))]
-    {
+    let plain: fn(SocketAddr) -> Setup = Setup::reverse;
+    for (begin, leave, setup) in [
+        ("", reset as fn(TcpStream), plain),
+        ("", drop as fn(TcpStream), plain),
+        (begun, reset as fn(TcpStream), plain),
+        ("", reset as fn(TcpStream), Setup::caching),
+        (begun, drop as fn(TcpStream), Setup::caching),
+    ] {
         let (upstream, events) = silent(begin);
-        let front = Setup::reverse(upstream.address).start();
+        let front = setup(upstream.address).start();
         let mut client = asking(front.address);
         assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::Asked));
         if !begin.is_empty() {
@@ -97,26 +101,6 @@ async fn the_connection_of_who_left_is_free_at_once_and_logged() {
     let outcome = server.outcome().await;
     assert_eq!((outcome.end, outcome.sent), (HttpEnd::Broken, 0));
     assert!(server.logged(1).await.iter().all(|line| line.contains("\"GET / HTTP/1.1\" 499 0 ")));
-}
-
-#[test]
-fn what_is_fetched_for_the_cache_comes_all_the_same() {
-    let (go, wait) = mpsc::channel::<()>();
-    let (asked, is_asked) = mpsc::channel();
-    let (wait, asked) = (Mutex::new(wait), Mutex::new(asked));
-    let upstream = Upstream::start(move |_, stream| {
-        asked.lock().unwrap().send(()).unwrap();
-        wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        stream.write_all(&answer("200 OK", &["Cache-Control: max-age=60"], "hello")).unwrap();
-    });
-    let front = Setup::caching(upstream.address).start();
-    let (first, address) = (asking(front.address), front.address);
-    is_asked.recv_timeout(PATIENCE).unwrap();
-    reset(first);
-    let second = thread::spawn(move || get(address, "/", &[]).text());
-    go.send(()).unwrap();
-    assert_eq!(second.join().unwrap(), "hello");
-    assert_eq!(upstream.count(), 1);
 }
 
 /// A client may end its sending side and listen on.

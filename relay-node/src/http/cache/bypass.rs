@@ -1,13 +1,16 @@
 //! Which requests the cache takes part in, and which other responses a request may have made wrong.
 
+use super::Fetch;
 use super::directives::Directives;
 use super::key::Key;
 use super::status::Forward;
 use http::header::{
-    CONTENT_LENGTH, CONTENT_LOCATION, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION, RANGE, TRANSFER_ENCODING,
+    CONTENT_LENGTH, CONTENT_LOCATION, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+    LOCATION, PRAGMA, RANGE, TRANSFER_ENCODING,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
+use std::sync::OnceLock;
 
 /// A range that begins further than this many bytes behind what has arrived is asked for by itself, not waited for.
 pub const FAR_AHEAD: u64 = 8 * 1024 * 1024;
@@ -19,12 +22,53 @@ pub struct Asked {
     pub key: Key,
     /// The request without its body.
     pub parts: Parts,
+    /// The fields that the origin would see, once somebody wanted to know; nothing if those of `parts` are these.
+    forwarded: Option<OnceLock<Box<HeaderMap>>>,
 }
 
 impl Asked {
+    /// A request as it came from its client.
+    pub fn new(key: Key, parts: Parts) -> Self {
+        Self { key, parts, forwarded: Some(OnceLock::new()) }
+    }
+
     /// The request's fields.
     pub fn fields(&self) -> &HeaderMap {
         &self.parts.headers
+    }
+
+    /// The request's fields as `fetch` sends them on.
+    pub fn forwarded(&self, fetch: &impl Fetch) -> &HeaderMap {
+        match &self.forwarded {
+            Some(known) => known.get_or_init(|| Box::new(fetch.forwarded(&self.parts))),
+            None => self.fields(),
+        }
+    }
+
+    /// The request with the fields that go on. From here on there are no others.
+    pub fn on_its_way(mut self, fetch: &impl Fetch) -> Self {
+        if let Some(known) = self.forwarded.take() {
+            self.parts.headers =
+                known.into_inner().map_or_else(|| fetch.forwarded(&self.parts), |fields| *fields);
+        }
+        self
+    }
+
+    /// Whether only a stored response will do (RFC 9111 §5.2.1.7).
+    pub fn wants_stored_only(&self) -> bool {
+        let is_read = self.parts.method == Method::GET || self.parts.method == Method::HEAD;
+        is_read && Directives::of(self.fields()).has("only-if-cached")
+    }
+
+    /// Whether the answer to a request that was sent before this one came could do.
+    pub fn takes_what_is_under_way(&self) -> bool {
+        let asked = Directives::of(self.fields());
+        !asked.has("no-cache") && asked.seconds("max-age") != Some(0) && !self.fields().contains_key(PRAGMA)
+    }
+
+    /// Whether the request may be answered with less than the whole response.
+    pub fn asks_for_less(&self) -> bool {
+        [RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE].iter().any(|name| self.fields().contains_key(name))
     }
 
     /// Why the request goes on without a look into the store, if it does.
@@ -106,7 +150,7 @@ mod tests {
         for (name, value) in fields {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
-        Asked { key: Key::new("http://a/x"), parts: request.into_parts().0 }
+        Asked::new(Key::new("http://a/x"), request.into_parts().0)
     }
 
     #[test]

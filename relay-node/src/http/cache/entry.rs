@@ -1,9 +1,13 @@
 //! One stored response: its head, its rules, where its body is, and the JSON record that outlives the process.
 
+use super::Fetch;
+use super::bypass::Asked;
 use super::key::Key;
-use super::policy::{Rules, Times};
+use super::policy::{Rules, Times, Verdict, selects};
+use super::unshared::Why;
 use crate::http::seals::Seals;
 use bytes::Bytes;
+use http::header::{ETAG, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -90,6 +94,24 @@ impl Head {
             times,
             length: 0,
         }
+    }
+
+    /// What this response may do for a request now; `None` if it is the response to other requests. Nothing else decides
+    /// that, whether the response is stored, still arrives, or was waited for.
+    pub fn verdict(&self, asked: &Asked, fetch: &impl Fetch, now: SystemTime) -> Option<Verdict> {
+        let is_chosen = self.selecting.is_empty() || selects(&self.selecting, asked.forwarded(fetch));
+        is_chosen.then(|| self.rules.verdict(asked.fields(), now))
+    }
+
+    /// Whether it may be kept, and could ever be used again: while it is fresh, once it was confirmed, or stale.
+    pub fn is_worth_keeping(&self) -> bool {
+        let can_be_confirmed = self.fields.contains_key(ETAG) || self.fields.contains_key(LAST_MODIFIED);
+        self.rules.is_storable() && (can_be_confirmed || self.rules.is_ever_usable())
+    }
+
+    /// Why no request that waited for this response, which is kept, could have it.
+    pub fn why_unshared(&self, now: SystemTime) -> Option<Why> {
+        (self.rules.verdict(&HeaderMap::new(), now) != Verdict::Fresh).then_some(Why::NotFresh)
     }
 }
 

@@ -31,6 +31,7 @@ pub struct Growing {
     progress: watch::Sender<Progress>,
     window: Mutex<Window>,
     moved: Notify,
+    left: Notify,
 }
 
 /// How far a body has come.
@@ -86,6 +87,7 @@ impl Growing {
             progress: watch::Sender::new(progress),
             window: Mutex::default(),
             moved: Notify::new(),
+            left: Notify::new(),
         }
     }
 
@@ -105,9 +107,25 @@ impl Growing {
         self.progress.borrow().arrived
     }
 
-    /// Whether anybody reads along.
-    pub fn is_followed(&self) -> bool {
-        !self.window().followers.is_empty()
+    /// Returns when nobody reads along.
+    pub async fn unfollowed(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.window().followers.is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// Ends the body if nobody reads along: who comes then cannot begin to follow it.
+    pub fn give_up_unfollowed(&self) -> bool {
+        let window = self.window();
+        let is_over = window.followers.is_empty();
+        if is_over {
+            self.given_up();
+        }
+        is_over
     }
 
     /// Follows the body within `range` (all of it: `None`). `None` if its beginning is gone already, or it is broken.
@@ -277,8 +295,14 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.growing.window().followers.remove(&self.id);
+        let mut window = self.growing.window();
+        window.followers.remove(&self.id);
+        let was_last = window.followers.is_empty();
+        drop(window);
         self.growing.moved.notify_one();
+        if was_last {
+            self.growing.left.notify_one();
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 //! One request is a line of questions: may the cache answer at all ([`bypass`]), is there a stored response that fits
 //! ([`store`], [`entry`]), may it be used now ([`policy`]); if not, is somebody fetching it already, or do we ([`fill`]);
 //! and how is it answered from what is there or arriving ([`serve`]). Many clients that want one missing response cause one
-//! request to the origin, and all read along while it grows ([`growing`]).
+//! request to the origin, and all read along while it grows ([`growing`]), if the answer is one that each of them could have
+//! had from the store: that is decided in one place ([`entry::Head::verdict`]), for a stored response as for one that was
+//! waited for. Otherwise each asks for itself, all at once, and the next ones do not wait ([`unshared`]).
 //!
 //! The cache knows nothing of sockets: who stands behind it is a [`Fetch`]. It never sends an answer that it could not also
 //! have let the origin give, and a failure of its own disk costs the client nothing.
@@ -19,6 +21,7 @@ mod policy;
 mod serve;
 mod status;
 mod store;
+mod unshared;
 
 pub use super::body::{BoxError, Stream};
 pub use bypass::{Asked, carries_content};
@@ -29,10 +32,11 @@ pub use store::StoreError;
 use super::body::{Body, nothing};
 use crate::stop::Stop;
 use entry::Entry;
-use fill::{Fill, Known, Lead, Place, Stage};
+use fill::{Fill, Known, Lead, Place};
+use growing::Growing;
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
-use policy::{Verdict, selects};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
+use policy::Verdict;
 use status::{Forward, Told};
 use std::collections::HashMap;
 use std::path::Path;
@@ -40,7 +44,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use store::Store;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use unshared::{Unshared, Why};
 
 /// Reads an entry's record to its end.
 #[cfg(any(fuzzing, feature = "fuzzing"))]
@@ -54,12 +59,23 @@ pub const MEMORY: u64 = 64 * 1024 * 1024;
 /// How often it is noted on the disk what was used.
 const NOTE_USES: Duration = Duration::from_secs(60);
 
-/// How often a request waits for somebody else's fetch before it makes its own.
+/// How often a request waits for somebody else's fetch before it makes its own. Again only after an answer that was good for
+/// others, but another variant than it asks for.
 const MOST_WAITS: usize = 3;
+
+/// How many responses may come to their end although nobody reads them. Each has a file and a connection open.
+const MOST_UNREAD: usize = 16;
+
+/// How many stale responses are renewed at once behind those who got them.
+const MOST_RENEWALS: usize = 64;
 
 /// Where responses come from.
 pub trait Fetch: Clone + Send + Sync + 'static {
-    /// Sends a request on, with the client's fields, those of its connection included, or the cache's own conditions.
+    /// The fields with which a client's request goes on: without those for its connection, with what is added on the way.
+    /// They are what the origin chooses its response by (RFC 9111 §4.1).
+    fn forwarded(&self, request: &Parts) -> HeaderMap;
+
+    /// Sends a request on, with its forwarded fields, or the cache's own conditions.
     /// The answer's fields are as they came, so that the cache sees how the body was delimited; the body must end with an
     /// error if not all of it arrived.
     fn fetch(
@@ -92,17 +108,25 @@ pub enum Clock {
 #[derive(Debug)]
 pub struct Cache {
     store: Arc<Store>,
-    fills: Mutex<HashMap<key::KeyId, Vec<Arc<Fill>>>>,
+    fills: Mutex<Fills>,
+    unshared: Unshared,
+    unread: Semaphore,
+    renewals: Arc<Semaphore>,
     /// Fetches that run, until what they brought is on the disk.
     running: watch::Sender<usize>,
     clock: Clock,
     stop: Stop,
 }
 
+/// The fetches that run, by key, the oldest first.
+type Fills = HashMap<key::KeyId, Vec<Arc<Fill>>>;
+
 /// What the store has for a request.
 struct Found {
-    entry: Option<Arc<Entry>>,
+    entry: Option<(Arc<Entry>, Verdict)>,
     rows: Vec<u64>,
+    /// By which fields the responses were chosen that are for other requests.
+    vary: Vec<HeaderName>,
 }
 
 impl Clock {
@@ -124,7 +148,16 @@ impl Cache {
     pub fn open(dir: &Path, limit: u64, clock: Clock, stop: Stop) -> Result<Arc<Self>, StoreError> {
         let store = Arc::new(Store::open(dir, limit, MEMORY)?);
         tokio::spawn(note_uses(Arc::downgrade(&store)));
-        Ok(Arc::new(Self { store, fills: Mutex::default(), running: watch::Sender::new(0), clock, stop }))
+        Ok(Arc::new(Self {
+            store,
+            fills: Mutex::default(),
+            unshared: Unshared::default(),
+            unread: Semaphore::new(MOST_UNREAD),
+            renewals: Arc::new(Semaphore::new(MOST_RENEWALS)),
+            running: watch::Sender::new(0),
+            clock,
+            stop,
+        }))
     }
 
     /// Returns when no fetch runs. Once the node was told to stop, those that nobody waits for are given up.
@@ -142,40 +175,35 @@ impl Cache {
         body: Stream,
         fetch: F,
     ) -> Result<Response<Body>, FetchError> {
-        // 1. Some requests are none of the cache's business.
+        // 1. Some requests are none of the cache's business, unless they want nobody else's.
         if let Some(forward) = asked.bypass() {
-            return Box::pin(self.forward(asked, body, fetch, forward)).await;
+            if !asked.wants_stored_only() {
+                let asked = asked.on_its_way(&fetch);
+                return Box::pin(self.forward(asked, body, fetch, forward)).await;
+            }
+            if carries_content(asked.fields()) {
+                return Err(not_stored());
+            }
         }
         // 2. What is stored may do.
-        let found = self.find(&asked).await;
-        let now = self.clock.now();
+        let found = self.find(&asked, &fetch).await;
         let forward = match &found.entry {
             None if found.rows.is_empty() => Forward::UriMiss,
             None => Forward::VaryMiss,
-            Some(entry) => match entry.head().rules.verdict(asked.fields(), now) {
-                Verdict::Fresh => return Ok(serve::stored(&asked.parts, entry, now, Told::hit())),
-                Verdict::StaleWhileRevalidate => {
-                    self.revalidate_behind(&asked, Arc::clone(entry), fetch);
-                    let told = Told::hit().because("stale-while-revalidate");
-                    return Ok(serve::stored(&asked.parts, entry, now, told));
-                }
-                Verdict::Stale => Forward::Stale,
-                Verdict::Refused => Forward::Request,
-            },
+            Some((entry, Verdict::Fresh)) => {
+                return Ok(serve::stored(&asked.parts, entry, self.clock.now(), Told::hit()));
+            }
+            Some((entry, Verdict::StaleWhileRevalidate)) => {
+                let told = Told::hit().because("stale-while-revalidate");
+                let answer = serve::stored(&asked.parts, entry, self.clock.now(), told);
+                self.revalidate_behind(asked, Arc::clone(entry), fetch);
+                return Ok(answer);
+            }
+            Some((_, Verdict::Stale)) => Forward::Stale,
+            Some((_, Verdict::Refused)) => Forward::Request,
         };
-        if directives::Directives::of(asked.fields()).has("only-if-cached") {
-            return Err(not_stored());
-        }
-        // 3. A HEAD fetches no body that a later GET could use.
-        if asked.parts.method == Method::HEAD {
-            return Box::pin(self.forward_head(asked, body, fetch, forward, found.entry)).await;
-        }
-        // 4. Nor is it worth waiting for the end of a large file until its beginning has come.
-        if found.entry.is_none() && asked.wants_far_ahead(self.arrived(&asked)) {
-            return Box::pin(self.forward(asked, body, fetch, forward)).await;
-        }
-        // 5. One fetch serves all who want the same.
-        Box::pin(self.fetch_shared(asked, found, fetch, forward)).await
+        let asked = asked.on_its_way(&fetch);
+        Box::pin(self.answer_missing(asked, body, found, fetch, forward)).await
     }
 
     /// How many bytes the cache takes on the disk.
@@ -193,8 +221,44 @@ impl Cache {
         self.store.is_empty()
     }
 
-    async fn find(self: &Arc<Self>, asked: &Asked) -> Found {
+    /// Answers what the store has no response for that may be used as it is.
+    async fn answer_missing<F: Fetch>(
+        self: &Arc<Self>,
+        asked: Asked,
+        body: Stream,
+        found: Found,
+        fetch: F,
+        forward: Forward,
+    ) -> Result<Response<Body>, FetchError> {
+        // 3. What arrives for somebody else may do, but for a place in it that is far from there yet.
+        let arriving = self.arriving(&asked, &fetch);
+        let is_far = asked.wants_far_ahead(arriving.as_ref().map_or(0, |growing| growing.arrived()));
+        if let Some(growing) = arriving.filter(|_| !is_far)
+            && let Some(answer) = self.join(&asked, &growing, forward)
+        {
+            return Ok(answer);
+        }
+        if asked.wants_stored_only() {
+            return Err(not_stored());
+        }
+        // 4. A HEAD fetches no body that a later GET could use.
+        if asked.parts.method == Method::HEAD {
+            let stored = found.entry.map(|(entry, _)| entry);
+            return self.forward_head(asked, body, fetch, forward, stored).await;
+        }
+        // 5. Nor is it worth waiting for the end of a large file until its beginning has come, or to ask for the whole where
+        //    that will not be kept and a part, or nothing, would do.
+        let is_never_kept = self.unshared.why(&asked.key, self.clock.now()) == Some(Why::NotKept);
+        if found.entry.is_none() && (is_far || is_never_kept && asked.asks_for_less()) {
+            return self.forward(asked, body, fetch, forward).await;
+        }
+        // 6. One fetch serves all who want the same.
+        self.fetch_shared(asked, found, fetch, forward).await
+    }
+
+    async fn find<F: Fetch>(self: &Arc<Self>, asked: &Asked, fetch: &F) -> Found {
         let rows = self.store.rows(&asked.key);
+        let mut vary = Vec::new();
         for number in &rows {
             let entry = match self.store.hot(&asked.key, *number) {
                 Some(entry) if entry.is_broken() => {
@@ -204,13 +268,13 @@ impl Cache {
                 Some(entry) => Some(entry),
                 None => Box::pin(self.load(&asked.key, *number)).await,
             };
-            if let Some(entry) = entry
-                && selects(&entry.head().selecting, asked.fields())
-            {
-                return Found { entry: Some(entry), rows };
+            let Some(entry) = entry else { continue };
+            if let Some(verdict) = entry.head().verdict(asked, fetch, self.clock.now()) {
+                return Found { entry: Some((entry, verdict)), rows, vary };
             }
+            vary.extend(entry.head().selecting.iter().map(|(name, _)| name.clone()));
         }
-        Found { entry: None, rows }
+        Found { entry: None, rows, vary }
     }
 
     async fn load(self: &Arc<Self>, key: &Key, number: u64) -> Option<Arc<Entry>> {
@@ -231,61 +295,80 @@ impl Cache {
         fetch: F,
         forward: Forward,
     ) -> Result<Response<Body>, FetchError> {
-        for turn in 0.. {
-            let fill = match self.place(&asked, &found.rows, forward, turn) {
+        let may_wait =
+            asked.takes_what_is_under_way() && self.unshared.why(&asked.key, self.clock.now()).is_none();
+        let mut waits = if may_wait { MOST_WAITS } else { 0 };
+        loop {
+            // It lives until it is known what this request does next, and so does what was waited for.
+            let mut waiting = None;
+            let mut may_look_again = false;
+            let growing = match self.place(&asked, &fetch, &found, waits > 0) {
                 Place::Lead(fill, growing) => {
-                    let known = match (growing, found.entry) {
-                        (Some(growing), _) => Known::Growing(growing),
-                        (None, Some(entry)) => Known::Stored(entry),
-                        (None, None) => Known::Nothing,
-                    };
-                    let lead = fill.start(self, &asked, known, fetch.clone());
-                    return match lead.await {
-                        Ok(lead) => self.answer_lead(&asked, lead, forward),
-                        Err(_) => Err(given_up()),
-                    };
+                    return self.lead(asked, &fill, found, growing, fetch, forward).await;
                 }
-                Place::Wait(fill) => fill,
+                Place::Wait(begun) => waiting.insert(begun).settled().await,
+                Place::Join(growing) => Some(growing),
                 Place::LookAgain => {
-                    found = self.find(&asked).await;
-                    if let Some(entry) = &found.entry
-                        && forward != Forward::Request
-                        && entry.head().rules.may_be_shared_by_latecomers(self.clock.now())
-                    {
-                        let told = Told::forwarded(forward).collapsed();
-                        return Ok(serve::stored(&asked.parts, entry, self.clock.now(), told));
-                    }
-                    continue;
+                    may_look_again = true;
+                    None
                 }
             };
-            let told = Told::forwarded(forward).collapsed();
-            match fill.settled().await {
-                Stage::Growing(growing) if selects(&growing.head().selecting, asked.fields()) => {
-                    if let Some(answer) =
-                        serve::growing(&asked.parts, &growing, None, self.clock.now(), told.stored())
-                    {
-                        return Ok(answer);
-                    }
-                    break;
-                }
-                Stage::Updated(entry) if selects(&entry.head().selecting, asked.fields()) => {
-                    return Ok(serve::stored(&asked.parts, &entry, self.clock.now(), told));
-                }
-                Stage::StandIn(entry) if selects(&entry.head().selecting, asked.fields()) => {
-                    return Ok(serve::stored(
-                        &asked.parts,
-                        &entry,
-                        self.clock.now(),
-                        told.because("stale-if-error"),
-                    ));
-                }
-                Stage::Failed(error) => return Err(error),
-                Stage::NotShared => break,
-                // Somebody wanted the same URI with other fields.
-                _ => {}
+            // Whatever was waited for, its answer is taken as any other would be.
+            let verdict =
+                growing.as_ref().map(|growing| growing.head().verdict(&asked, &fetch, self.clock.now()));
+            if let (Some(growing), Some(Some(Verdict::Fresh))) = (&growing, verdict)
+                && let Some(answer) = self.join(&asked, growing, forward)
+            {
+                return Ok(answer);
             }
+            found = self.find(&asked, &fetch).await;
+            if let Some((entry, Verdict::Fresh)) = &found.entry {
+                let told = Told::forwarded(forward).collapsed();
+                return Ok(serve::stored(&asked.parts, entry, self.clock.now(), told));
+            }
+            // What was for this request and was not good enough will not be so for the next who waits.
+            let was_another_variant = verdict == Some(None);
+            waits = if was_another_variant || may_look_again { waits.saturating_sub(1) } else { 0 };
         }
-        self.forward(asked, nothing(), fetch, forward).await
+    }
+
+    /// Asks the origin, for this request and those who will wait for it.
+    async fn lead<F: Fetch>(
+        self: &Arc<Self>,
+        asked: Asked,
+        fill: &Arc<Fill>,
+        found: Found,
+        growing: Option<Arc<Growing>>,
+        fetch: F,
+        forward: Forward,
+    ) -> Result<Response<Body>, FetchError> {
+        let known = match (growing, found.entry) {
+            (Some(growing), _) => Known::Growing(growing),
+            (None, Some((entry, _))) => Known::Stored(entry),
+            (None, None) => Known::Nothing,
+        };
+        let lead = fill.start(self, &asked, known, fetch.clone(), None);
+        match lead.await {
+            // The whole was asked for so that it could be kept. It is not, so the client's own question is asked after all.
+            Ok(Lead::Own(answer)) if answer.status() == StatusCode::OK && asked.asks_for_less() => {
+                drop(answer);
+                self.forward(asked, nothing(), fetch, forward).await
+            }
+            Ok(lead) => self.answer_lead(&asked, lead, forward),
+            Err(_) => Err(given_up()),
+        }
+    }
+
+    /// A response on its way that may be used as it is.
+    fn arriving<F: Fetch>(&self, asked: &Asked, fetch: &F) -> Option<Arc<Growing>> {
+        let (fills, now) = (self.fills(), self.clock.now());
+        usable(fills.get(&asked.key.id())?, asked, fetch, now)
+    }
+
+    /// Reads along with a response that may be used as it is.
+    fn join(&self, asked: &Asked, growing: &Arc<Growing>, forward: Forward) -> Option<Response<Body>> {
+        let told = Told::forwarded(forward).collapsed().stored();
+        serve::growing(&asked.parts, growing, None, self.clock.now(), told)
     }
 
     fn answer_lead(&self, asked: &Asked, lead: Lead, forward: Forward) -> Result<Response<Body>, FetchError> {
@@ -306,56 +389,57 @@ impl Cache {
         }
     }
 
-    /// How much of a response that fits the request has arrived.
-    fn arrived(&self, asked: &Asked) -> u64 {
-        let fills = self.fills();
-        let running = fills.get(&asked.key.id()).into_iter().flatten();
-        running.filter_map(|fill| fill.arrived_for(asked.fields())).max().unwrap_or(0)
-    }
-
     /// Finds out, under one lock, whether to wait for somebody or to fetch.
-    fn place(&self, asked: &Asked, rows: &[u64], forward: Forward, turn: usize) -> Place {
+    fn place<F: Fetch>(&self, asked: &Asked, fetch: &F, found: &Found, may_wait: bool) -> Place {
         let mut fills = self.fills();
-        let running = fills.entry(asked.key.id()).or_default();
-        let now = self.clock.now();
-        let joinable = running.iter().filter(|fill| fill.key.text() == asked.key.text()).find(|fill| {
-            match &*fill.stage() {
-                Stage::Asking => turn < MOST_WAITS,
-                Stage::Growing(growing) => {
-                    forward != Forward::Request
-                        && growing.head().rules.may_be_shared_by_latecomers(now)
-                        && selects(&growing.head().selecting, asked.fields())
-                        && turn < MOST_WAITS
-                }
-                _ => false,
+        let running = fills.get(&asked.key.id()).map(Vec::as_slice).unwrap_or_default();
+        if may_wait {
+            if let Some(growing) = usable(running, asked, fetch, self.clock.now()) {
+                return Place::Join(growing);
             }
-        });
-        if let Some(fill) = joinable {
-            return Place::Wait(Arc::clone(fill));
+            let arriving = running.iter().filter_map(|fill| fill.growing());
+            let mut vary = found.vary.clone();
+            vary.extend(arriving.flat_map(|growing| growing.head().selecting.clone()).map(|(name, _)| name));
+            let next = running.iter().rev().find(|fill| fill.may_answer(&asked.key, asked.fields(), &vary));
+            if let Some(fill) = next {
+                return Place::Wait(fill.wait());
+            }
+            // Somebody may have finished between our look into the store and this lock.
+            if self.store.rows(&asked.key) != found.rows {
+                return Place::LookAgain;
+            }
         }
-        // Somebody may have finished between our look into the store and this lock.
-        if turn < MOST_WAITS && forward != Forward::Request && self.store.rows(&asked.key) != rows {
-            return Place::LookAgain;
-        }
-        let growing = running.iter().find_map(|fill| fill.confirmable(asked.fields()));
-        let fill = Arc::new(Fill::new(asked.key.clone()));
-        running.push(Arc::clone(&fill));
+        let growing = running.iter().rev().find_map(|fill| fill.confirmable(asked.fields()));
+        let fill = Arc::new(Fill::new(asked));
+        fills.entry(asked.key.id()).or_default().push(Arc::clone(&fill));
         Place::Lead(fill, growing)
     }
 
-    fn revalidate_behind<F: Fetch>(self: &Arc<Self>, asked: &Asked, entry: Arc<Entry>, fetch: F) {
+    fn revalidate_behind<F: Fetch>(self: &Arc<Self>, asked: Asked, entry: Arc<Entry>, fetch: F) {
+        // Where too many are under way already, one of the next requests will do it.
+        let Ok(permit) = Arc::clone(&self.renewals).try_acquire_owned() else { return };
+        let asked = asked.on_its_way(&fetch);
         let fill = {
             let mut fills = self.fills();
             let running = fills.entry(asked.key.id()).or_default();
             if !running.is_empty() {
                 return;
             }
-            let fill = Arc::new(Fill::new(asked.key.clone()));
+            let fill = Arc::new(Fill::new(&asked));
             running.push(Arc::clone(&fill));
             fill
         };
         // Nobody waits for what it brings.
-        drop(fill.start(self, asked, Known::Stored(entry), fetch));
+        drop(fill.start(self, &asked, Known::Stored(entry), fetch, Some(permit)));
+    }
+
+    /// What older fetches of the same would bring must not take the place of what this one has brought.
+    fn supersede(&self, fill: &Arc<Fill>, selecting: &[(HeaderName, Option<String>)]) {
+        let fills = self.fills();
+        let running = fills.get(&fill.key.id()).into_iter().flatten();
+        for older in running.take_while(|running| !Arc::ptr_eq(running, fill)) {
+            older.supersede(&fill.key, selecting);
+        }
     }
 
     async fn forward<F: Fetch>(
@@ -412,9 +496,21 @@ impl Cache {
         drop(removal.await);
     }
 
-    fn fills(&self) -> MutexGuard<'_, HashMap<key::KeyId, Vec<Arc<Fill>>>> {
+    fn fills(&self) -> MutexGuard<'_, Fills> {
         self.fills.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The newest of these that may be used as it is.
+fn usable<F: Fetch>(
+    running: &[Arc<Fill>],
+    asked: &Asked,
+    fetch: &F,
+    now: SystemTime,
+) -> Option<Arc<Growing>> {
+    let fills = running.iter().rev().filter(|fill| fill.key.text() == asked.key.text());
+    let mut growing = fills.filter_map(|fill| fill.growing());
+    growing.find(|growing| growing.head().verdict(asked, fetch, now) == Some(Verdict::Fresh))
 }
 
 async fn note_uses(store: std::sync::Weak<Store>) {

@@ -42,7 +42,6 @@ pub struct Rules {
     born: SystemTime,
     received: SystemTime,
     lifetime: Duration,
-    explicit: bool,
     needs_validation: bool,
     never_stale: bool,
     while_revalidate: Duration,
@@ -82,7 +81,6 @@ impl Rules {
             born,
             received: times.received,
             lifetime,
-            explicit,
             needs_validation,
             never_stale: needs_validation || said.has("must-revalidate") || said.has("proxy-revalidate"),
             while_revalidate: Duration::from_secs(said.seconds("stale-while-revalidate").unwrap_or(0)),
@@ -111,10 +109,10 @@ impl Rules {
         self.lifetime.as_secs() as i64 - self.age(now).as_secs() as i64
     }
 
-    /// Whether requests that came while this response was on its way may share it. One that asks to be validated each
-    /// time serves those that waited for it, but no later ones.
-    pub fn may_be_shared_by_latecomers(&self, now: SystemTime) -> bool {
-        !self.needs_validation && (!self.explicit || self.is_fresh(now))
+    /// Whether it could be used, fresh or stale, without the origin's confirmation.
+    pub fn is_ever_usable(&self) -> bool {
+        let stale = !self.never_stale && (!self.while_revalidate.is_zero() || self.if_error.is_some());
+        stale || (!self.needs_validation && self.is_fresh(self.received))
     }
 
     /// What to do with the response for a request with these fields.
@@ -191,6 +189,11 @@ pub fn selecting_fields(request: &HeaderMap, response: &HeaderMap) -> Vec<(Heade
 /// Whether a request says the same as the one that these fields were taken from.
 pub fn selects(selecting: &[(HeaderName, Option<String>)], request: &HeaderMap) -> bool {
     selecting.iter().all(|(name, value)| said(request, name) == *value)
+}
+
+/// Whether two requests say the same in one field.
+pub fn said_the_same(one: &HeaderMap, other: &HeaderMap, name: &HeaderName) -> bool {
+    said(one, name) == said(other, name)
 }
 
 fn said(request: &HeaderMap, name: &HeaderName) -> Option<String> {

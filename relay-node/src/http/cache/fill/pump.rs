@@ -1,16 +1,15 @@
 //! Brings a body into the store as it comes, or past it to those who read along.
 
-use super::{Fill, stopped_and};
+use super::Fill;
 use crate::http::cache::growing::{End, Growing};
 use crate::http::cache::store::Growth;
-use crate::http::cache::{BoxError, Stream};
-use crate::stop::Stop;
+use crate::http::cache::{BoxError, Cache, Stream};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// How many bytes are gathered for one write, as long as they are there without waiting.
 const BATCH: usize = 512 * 1024;
@@ -19,7 +18,7 @@ const BATCH: usize = 512 * 1024;
 pub(super) struct Pump {
     pub growing: Arc<Growing>,
     pub fill: Arc<Fill>,
-    pub stop: Stop,
+    pub cache: Arc<Cache>,
 }
 
 impl Pump {
@@ -27,12 +26,13 @@ impl Pump {
     pub(super) async fn run(&self, growth: Growth, body: Stream) -> Option<Growth> {
         let mut batches = Batches { body, end: None };
         let mut growth = Some(growth);
+        let mut unneeded = pin!(self.unneeded());
         loop {
             let next = tokio::select! {
                 next = batches.next() => next,
-                () = stopped_and(&self.stop, || !self.growing.is_followed()) => {
-                    tracing::info!(key = self.fill.key.text(), "a response is not kept: the node stops before all of it came");
-                    return self.broken();
+                why = &mut unneeded => {
+                    tracing::info!(key = self.fill.key.text(), "a response is not kept: {why} before all of it came");
+                    return None;
                 }
             };
             let batch = match next {
@@ -59,6 +59,25 @@ impl Pump {
         }
         self.growing.ended(End::Whole);
         growth
+    }
+
+    /// Returns, with the body given up, when nobody needs the rest: nobody reads it or is about to, and it will not be kept
+    /// or has no end that is known. Of the others a few may come to their end for those who ask later.
+    async fn unneeded(&self) -> &'static str {
+        let stop = &self.cache.stop;
+        let mut goes_on = None;
+        loop {
+            self.growing.unfollowed().await;
+            self.fill.unawaited().await;
+            if goes_on.is_none() && self.growing.length().is_some() && !self.fill.is_invalid() {
+                goes_on = self.cache.unread.try_acquire().ok();
+            }
+            if goes_on.is_some() && !stop.is_stopped() {
+                stop.stopped().await;
+            } else if self.growing.give_up_unfollowed() {
+                return if stop.is_stopped() { "the node stops" } else { "its readers left" };
+            }
+        }
     }
 
     /// The outer `None`: nobody needs the rest. The inner: the file takes no more.
@@ -96,17 +115,20 @@ impl Pump {
     }
 
     async fn publish(&self, mut growth: Growth) -> Option<Growth> {
-        let (fill, head) = (Arc::clone(&self.fill), self.growing.head().clone());
+        let (cache, fill) = (Arc::clone(&self.cache), Arc::clone(&self.fill));
+        let head = self.growing.head().clone();
         let job = move || {
-            if fill.invalid.load(Ordering::Acquire) {
+            if fill.is_invalid() {
                 return None;
             }
+            let selecting = head.selecting.clone();
             if let Err(error) = growth.publish(&fill.key, head) {
                 tracing::warn!(key = fill.key.text(), %error, "the cache cannot keep a response");
                 return None;
             }
-            // An unsafe request may have come between the look and the entry. Dropped, the entry is gone.
-            (!fill.invalid.load(Ordering::Acquire)).then_some(growth)
+            cache.supersede(&fill, &selecting);
+            // An unsafe request, or a newer answer, may have come between the look and the entry. Dropped, the entry is gone.
+            (!fill.is_invalid()).then_some(growth)
         };
         tokio::task::spawn_blocking(job).await.ok().flatten()
     }

@@ -205,11 +205,20 @@ fn requests_are_told_apart_by_what_vary_names() {
 }
 
 #[test]
-fn only_what_need_not_be_validated_is_shared_with_latecomers() {
-    assert!(rules(&[], 200, &["cache-control: max-age=9"]).may_be_shared_by_latecomers(start()));
-    assert!(rules(&[], 200, &[]).may_be_shared_by_latecomers(start()));
-    assert!(!rules(&[], 200, &["cache-control: max-age=0"]).may_be_shared_by_latecomers(start()));
-    assert!(!rules(&[], 200, &["cache-control: no-cache"]).may_be_shared_by_latecomers(start()));
+fn what_could_be_used_without_asking() {
+    for (response, usable) in [
+        (&["cache-control: max-age=9"][..], true),
+        (&["expires: Sun, 06 Nov 1994 08:50:37 GMT"], true),
+        (&[], false),
+        (&["cache-control: max-age=0"], false),
+        (&["cache-control: max-age=9", "age: 9"], false),
+        (&["cache-control: no-cache, max-age=9"], false),
+        (&["cache-control: max-age=0, stale-while-revalidate=9"], true),
+        (&["cache-control: max-age=0, stale-if-error=9"], true),
+        (&["cache-control: max-age=0, must-revalidate, stale-if-error=9"], false),
+    ] {
+        assert_eq!(rules(&[], 200, response).is_ever_usable(), usable, "{response:?}");
+    }
 }
 
 #[test]
