@@ -168,8 +168,8 @@ async fn serve_relay_face(mut stream: TcpStream, peer: SocketAddr, node: &Node) 
 }
 
 async fn serve_files(stream: &mut TcpStream, node: &Node, record: &mut Record) {
-    let served = &mut record.served;
-    let result = origin::serve(stream, &node.origin, node.origin_limits, &node.stop, served).await;
+    let (peer, served) = (Some(record.peer.ip()), &mut record.served);
+    let result = origin::serve(stream, peer, &node.origin, node.origin_limits, &node.stop, served).await;
     match (&result, record.served.status) {
         (Err(error), _) => record.end(Outcome::Broken(error.to_string()), Fault::Client),
         (Ok(()), _) if record.served.broken_bodies > 0 => {

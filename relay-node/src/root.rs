@@ -6,21 +6,32 @@
 //!
 //! All calls block on the file system; callers use the blocking pool. No other module may open a file that a peer named.
 
+mod desk;
+mod hung;
+mod kept;
 mod list;
+mod names;
+mod walk;
 
 pub use list::{EntryKind, ListEntry, ListPage, ListQuery, MAX_LIST_PAGE, path_order};
 
+#[cfg(any(test, not(unix)))]
+use crate::platform::beneath::since_1970;
 use crate::platform::beneath::{Entry, RootDirectory};
 use crate::platform::failure;
+use desk::Desk;
+use hung::Hung;
+use kept::KeptWalks;
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The longest name that is looked up, in bytes (Linux's own limit, path_resolution(7)).
 pub const MAX_NAME_BYTES: usize = 4095;
-/// The most components that a name may have.
-pub const MAX_NAME_DEPTH: usize = 64;
 /// The endings of an unfinished download and of its journal.
 const UNFINISHED: [&str; 2] = [".part", ".part.journal"];
 
@@ -30,6 +41,22 @@ pub struct DocumentRoot {
     /// `None`: it holds nothing.
     directory: Option<RootDirectory>,
     show_hidden: bool,
+    hung: Arc<Hung>,
+    kept: Arc<KeptWalks>,
+    desk: Arc<Desk>,
+    looks: AtomicU64,
+    reads: AtomicU64,
+}
+
+/// What listings have cost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListWork {
+    /// Names and directories that were looked at.
+    pub looks: u64,
+    /// Names that were read from directories.
+    pub reads: u64,
+    /// The most pages that were made at the same time.
+    pub most_at_work: usize,
 }
 
 /// A regular file, open for reading, and what it was when it was opened.
@@ -89,6 +116,18 @@ pub enum RootError {
         /// For the node's own log only.
         reason: Cow<'static, str>,
     },
+    /// It is there, and the node's user may not read it. To a peer the same as `NotFound`, but for a mark in a listing.
+    #[error("the node's user may not read it")]
+    Denied,
+    /// What it lies on does not answer.
+    #[error("its disk does not answer")]
+    Hung,
+    /// More wait for the same than may, or for longer than one may.
+    #[error("too much is asked for at the moment")]
+    Busy,
+    /// Nobody waits for it any more.
+    #[error("nobody waits for it any more")]
+    Abandoned,
     /// The process or the system has no descriptor left; it may be better soon.
     #[error(
         "too many open files; raise the limit of the node's process (ulimit -n) or lower --max-connections"
@@ -113,13 +152,21 @@ impl DocumentRoot {
             );
             RootError::Io(io::Error::new(error.kind(), text))
         })?;
-        Ok(Self { directory: Some(directory), show_hidden })
+        Ok(Self::of(Some(directory), show_hidden))
     }
 
     /// A document root without any file, for a node that only passes on.
     #[must_use]
     pub fn empty() -> Self {
-        Self { directory: None, show_hidden: false }
+        Self::of(None, false)
+    }
+
+    fn of(directory: Option<RootDirectory>, show_hidden: bool) -> Self {
+        let (hung, kept) = (Arc::<Hung>::default(), Arc::<KeptWalks>::default());
+        let tidied = Arc::clone(&kept);
+        let desk = Arc::new(Desk::new(Arc::clone(&hung), Box::new(move || tidied.tidy())));
+        let (looks, reads) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { directory, show_hidden, hung, kept, desk, looks, reads }
     }
 
     /// Opens a regular file by a name as a peer sent it.
@@ -165,14 +212,43 @@ impl DocumentRoot {
         }
     }
 
-    /// One page of names.
+    /// One page of names, made at once.
     ///
     /// A prefix that nothing begins with, or that no name may begin with, gives an empty page.
     ///
     /// # Errors
-    /// When the file system fails; a directory that may not be read is left out instead.
+    /// When the file system fails; what cannot be read beneath the prefix is counted instead.
     pub fn list(&self, query: ListQuery<'_>) -> Result<ListPage, RootError> {
-        list::page(self, query)
+        list::page(self, query, &mut |_| true, &|_| true)
+    }
+
+    /// The same when it is the peer's turn: pages are made by a few threads of their own, and every peer has one turn after the
+    /// other. `fits` says of each entry whether the page takes it, too. May be called outside the blocking pool; dropped, it ends the work.
+    ///
+    /// # Errors
+    /// The same, [`RootError::Busy`] when it would take too long, and [`RootError::Hung`].
+    pub async fn list_in_turn(
+        self: &Arc<Self>,
+        query: ListQuery<'_>,
+        peer: Option<IpAddr>,
+        fits: impl FnMut(&ListEntry) -> bool + Send + 'static,
+    ) -> Result<ListPage, RootError> {
+        list::page_in_turn(self, query, peer, fits).await
+    }
+
+    /// What listings have cost so far.
+    #[must_use]
+    pub fn list_work(&self) -> ListWork {
+        ListWork {
+            looks: self.looks.load(Ordering::Relaxed),
+            reads: self.reads.load(Ordering::Relaxed),
+            most_at_work: self.desk.most_at_work(),
+        }
+    }
+
+    fn note_work(&self, looks: usize, reads: usize) {
+        self.looks.fetch_add(looks as u64, Ordering::Relaxed);
+        self.reads.fetch_add(reads as u64, Ordering::Relaxed);
     }
 
     fn directory(&self) -> Result<&RootDirectory, RootError> {
@@ -187,10 +263,7 @@ impl DocumentRoot {
         if name.contains(&b'\0') || name.contains(&b'\\') {
             return Err(RootError::not_found("the name holds a NUL or a backslash"));
         }
-        for (depth, component) in name.split(|&byte| byte == b'/').enumerate() {
-            if depth >= MAX_NAME_DEPTH {
-                return Err(RootError::not_found("the name has too many components"));
-            }
+        for component in name.split(|&byte| byte == b'/') {
             match component {
                 b"" => return Err(RootError::not_found("the name is absolute or has an empty component")),
                 b"." | b".." => return Err(RootError::not_found("the name has a component of dots")),
@@ -260,6 +333,7 @@ impl RootError {
     fn from_io(error: io::Error) -> Self {
         match failure::absence(&error) {
             Some(reason) => Self::not_found(reason),
+            None if failure::is_denied(&error) => Self::Denied,
             None if failure::is_out_of_descriptors(&error) => Self::TooManyFiles,
             None => Self::Io(error),
         }
@@ -305,22 +379,6 @@ fn meta_of(metadata: &Metadata) -> FileMeta {
         },
         links: 1,
         executable: false,
-    }
-}
-
-/// Seconds since 1970, negative before, and the nanoseconds of that second.
-#[cfg(any(test, not(unix)))]
-fn since_1970(time: std::time::SystemTime) -> (i64, u32) {
-    let whole = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    match time.duration_since(std::time::SystemTime::UNIX_EPOCH) {
-        Ok(after) => (whole(after), after.subsec_nanos()),
-        Err(error) => {
-            let before = error.duration();
-            match before.subsec_nanos() {
-                0 => (-whole(before), 0),
-                nanos => (-whole(before) - 1, 1_000_000_000 - nanos),
-            }
-        }
     }
 }
 

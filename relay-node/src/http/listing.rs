@@ -1,12 +1,12 @@
 //! A directory's names, as a plain page or as JSON, with memory bounded by the page.
 
+use super::HttpFace;
 use super::body::Body;
 use super::date;
 use super::error_page::Form;
 use super::page::{self, Escaped};
 use super::target::{encode_component, encode_path, readable};
-use super::{HttpFace, blocking};
-use crate::root::{DocumentRoot, EntryKind, ListEntry, ListQuery, MAX_LIST_PAGE, RootError};
+use crate::root::{DocumentRoot, EntryKind, ListEntry, ListPage, ListQuery, MAX_LIST_PAGE, RootError};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use http::{Response, Uri};
@@ -14,6 +14,8 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The largest directory that is sorted by size or time. Larger ones come by name, a page at a time, in every case.
 const MAX_SORTED: usize = 10_000;
@@ -38,9 +40,7 @@ enum Sort {
 /// A directory, or a page of it.
 struct Listing {
     directory: Vec<u8>,
-    entries: Vec<ListEntry>,
-    more: bool,
-    not_offered: u64,
+    page: ListPage,
     sort: Sort,
     is_descending: bool,
     /// What every link to another page or order of this listing must repeat.
@@ -58,18 +58,15 @@ pub(super) async fn answer(
     directory: &[u8],
     uri: &Uri,
     headers: &HeaderMap,
+    peer: IpAddr,
 ) -> Result<Response<Body>, RootError> {
     let query = Query::read(uri.query().unwrap_or_default());
     let form = query.format.unwrap_or_else(|| Form::accepted(headers));
-    let (root, directory) = (face.root.clone(), directory.to_owned());
-    let page = blocking(move || {
-        let listing = Listing::read(&root, directory, &query)?;
-        Ok(match form {
-            Form::Html => listing.html(),
-            Form::Json => listing.json(),
-        })
-    })
-    .await?;
+    let listing = Listing::read(&face.root, directory, &query, peer).await?;
+    let page = match form {
+        Form::Html => listing.html(),
+        Form::Json => listing.json(),
+    };
     let mut response = Response::new(Body::Empty);
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, form.content_type());
@@ -98,34 +95,44 @@ impl Query {
 }
 
 impl Listing {
-    fn read(root: &DocumentRoot, directory: Vec<u8>, query: &Query) -> Result<Self, RootError> {
-        let prefix = if directory.is_empty() { Vec::new() } else { [&*directory, b"/"].concat() };
-        let first = query.after.as_ref().map(|name| [&*prefix, name].concat());
+    async fn read(
+        root: &Arc<DocumentRoot>,
+        directory: &[u8],
+        query: &Query,
+        peer: IpAddr,
+    ) -> Result<Self, RootError> {
+        let prefix = if directory.is_empty() { Vec::new() } else { [directory, b"/"].concat() };
         let of_one =
             ListQuery { prefix: &prefix, limit: MAX_LIST_PAGE, any_bytes: true, ..ListQuery::default() };
-        let mut listing = Self {
-            directory,
+        let first = query.after.as_ref().map(|name| [&*prefix, name].concat());
+        let first = ListQuery { after: first.as_deref(), ..of_one };
+        let page = root.list_in_turn(first, Some(peer), |_| true).await?;
+        let listing = |page| Self {
+            directory: directory.to_owned(),
+            page,
             format: query.format,
-            entries: Vec::new(),
-            more: true,
-            not_offered: 0,
             sort: Sort::Name,
             is_descending: false,
         };
-        let is_sorted = query.after.is_none() && (query.sort != Sort::Name || query.is_descending);
-        let limit = if is_sorted { MAX_SORTED } else { MAX_LIST_PAGE };
-        while listing.more && listing.entries.len() < limit {
-            let after = listing.entries.last().map(|entry| entry.name.as_slice()).or(first.as_deref());
-            let page = root.list(ListQuery { after, ..of_one })?;
-            listing.more = page.more;
-            listing.not_offered += page.not_offered;
-            listing.entries.extend(page.entries);
+        if query.after.is_some() || query.sort == Sort::Name && !query.is_descending {
+            return Ok(listing(page));
         }
-        if is_sorted && listing.more {
-            listing.entries.truncate(MAX_LIST_PAGE);
-        } else if is_sorted {
-            listing.sort(query);
+        let mut all = page.clone();
+        while all.entries.len() < MAX_SORTED {
+            let Some(next) = all.next.take() else { break };
+            let query = ListQuery { after: Some(&next), ..of_one };
+            let more = root.list_in_turn(query, Some(peer), |_| true).await?;
+            all.entries.extend(more.entries);
+            all.next = more.next;
+            all.not_offered += more.not_offered;
+            all.links += more.links;
+            all.unreadable += more.unreadable;
         }
+        if all.next.is_some() {
+            return Ok(listing(page));
+        }
+        let mut listing = listing(all);
+        listing.sort(query);
         Ok(listing)
     }
 
@@ -134,17 +141,17 @@ impl Listing {
         // Both are stable, so that equal ones stay in the order of their names.
         match query.sort {
             Sort::Name => {}
-            Sort::Size => self.entries.sort_by_key(|entry| entry.size),
-            Sort::Time => self.entries.sort_by_key(|entry| entry.modified),
+            Sort::Size => self.page.entries.sort_by_key(|entry| entry.size),
+            Sort::Time => self.page.entries.sort_by_key(|entry| entry.modified),
         }
         if query.is_descending {
-            self.entries.reverse();
+            self.page.entries.reverse();
         }
     }
 
-    /// The name within the directory.
-    fn short<'a>(&self, entry: &'a ListEntry) -> &'a [u8] {
-        let name = entry.name.get(self.directory.len()..).unwrap_or_default();
+    /// A name within the directory.
+    fn short<'a>(&self, name: &'a [u8]) -> &'a [u8] {
+        let name = name.get(self.directory.len()..).unwrap_or_default();
         name.strip_prefix(b"/").unwrap_or(name)
     }
 
@@ -163,7 +170,7 @@ impl Listing {
         if !self.directory.is_empty() {
             page.push_str("<tr><td><a href=\"../\">../</a></td><td></td><td></td></tr>\n");
         }
-        for entry in &self.entries {
+        for entry in &self.page.entries {
             self.row(&mut page, entry);
         }
         page.push_str("</tbody></table>\n");
@@ -192,7 +199,7 @@ impl Listing {
     }
 
     fn row(&self, page: &mut String, entry: &ListEntry) {
-        let name = self.short(entry);
+        let name = self.short(&entry.name);
         let link = encode_component(name);
         let (slash, size) = match entry.kind {
             EntryKind::Directory => ("/", String::new()),
@@ -209,10 +216,16 @@ impl Listing {
     }
 
     fn notes(&self, page: &mut String) {
-        if self.not_offered > 0 {
-            let _ = writeln!(page, "<p>{} more cannot be named in an address here.</p>", self.not_offered);
+        for (count, what) in [
+            (self.page.not_offered, "more cannot be named in an address here."),
+            (self.page.links, "links lead nowhere, or out of what is served here."),
+            (self.page.unreadable, "cannot be read here."),
+        ] {
+            if count > 0 {
+                let _ = writeln!(page, "<p>{count} {what}</p>");
+            }
         }
-        if let Some(last) = self.entries.last().filter(|_| self.more) {
+        if let Some(last) = &self.page.next {
             let _ = writeln!(
                 page,
                 "<p><a href=\"?after={}{}\">Next page</a></p>",
@@ -225,10 +238,11 @@ impl Listing {
     fn json(&self) -> String {
         let path = encode_path(&self.directory);
         let entries = self
+            .page
             .entries
             .iter()
             .map(|entry| JsonEntry {
-                name: readable(self.short(entry)),
+                name: readable(self.short(&entry.name)),
                 kind: match entry.kind {
                     EntryKind::File => "file",
                     EntryKind::Directory => "directory",
@@ -241,12 +255,13 @@ impl Listing {
                 },
             })
             .collect();
-        let next = self.entries.last().filter(|_| self.more);
         let page = JsonListing {
             path: format!("{path}/"),
             entries,
-            not_offered: self.not_offered,
-            next: next
+            not_offered: self.page.not_offered,
+            links: self.page.links,
+            unreadable: self.page.unreadable,
+            next: (self.page.next.as_ref())
                 .map(|last| format!("{path}/?format=json&after={}", encode_component(self.short(last)))),
         };
         let mut text = serde_json::to_string(&page).unwrap_or_default();
@@ -260,6 +275,8 @@ struct JsonListing<'a> {
     path: String,
     entries: Vec<JsonEntry<'a>>,
     not_offered: u64,
+    links: u64,
+    unreadable: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }

@@ -151,7 +151,8 @@ impl HttpFace {
         }
         // 4. A file or a directory of the document root. The request's body, if there is one, is not read.
         let (head, _) = request.into_parts();
-        async move { static_files::answer(self, &head.method, &head.uri, &head.headers).await }.boxed()
+        async move { static_files::answer(self, &head.method, &head.uri, &head.headers, peer.ip()).await }
+            .boxed()
     }
 
     /// The other end of a tunnel; `None` if this node is no forward proxy.

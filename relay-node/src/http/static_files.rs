@@ -17,6 +17,7 @@ use http::header::{
 use http::{Method, Response, StatusCode, Uri};
 use std::collections::VecDeque;
 use std::fs::File;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -32,8 +33,9 @@ pub(super) async fn answer(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
+    peer: IpAddr,
 ) -> Response<Body> {
-    find_and_answer(face, method, uri, headers)
+    find_and_answer(face, method, uri, headers, peer)
         .await
         .unwrap_or_else(|problem| problem.response(Form::accepted(headers)))
 }
@@ -43,6 +45,7 @@ async fn find_and_answer(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
+    peer: IpAddr,
 ) -> Result<Response<Body>, Problem> {
     // 1. Only reading is offered.
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -56,12 +59,12 @@ async fn find_and_answer(
         Opened::Directory if !target.wants_directory => return Ok(redirect(&target, uri)),
         // 3. A directory is its index, or a listing where it has none or the address asks for one.
         Opened::Directory if face.config.listing && listing::is_asked_for(uri) => {
-            return listing::answer(face, &target.name, uri, headers).await.map_err(Problem::from);
+            return listing::answer(face, &target.name, uri, headers, peer).await.map_err(Problem::from);
         }
         Opened::Directory => match index(face, &target.name).await? {
             Some(file) => (INDEX.into(), file),
             None if face.config.listing => {
-                return listing::answer(face, &target.name, uri, headers).await.map_err(Problem::from);
+                return listing::answer(face, &target.name, uri, headers, peer).await.map_err(Problem::from);
             }
             None => return Err(Problem::NotFound),
         },
@@ -113,7 +116,7 @@ async fn index(face: &HttpFace, directory: &[u8]) -> Result<Option<ServedFile>, 
     let name = name.strip_prefix(b"/").unwrap_or(&name);
     match open(face, name).await {
         Ok(Opened::File(file)) => Ok(Some(file)),
-        Ok(Opened::Directory) | Err(RootError::NotFound { .. }) => Ok(None),
+        Ok(Opened::Directory) | Err(RootError::NotFound { .. } | RootError::Denied) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -247,7 +250,11 @@ impl From<RootError> for Problem {
                 tracing::debug!(%reason, "not served");
                 Self::NotFound
             }
-            RootError::TooManyFiles => {
+            RootError::Denied => {
+                tracing::debug!(reason = %error, "not served");
+                Self::NotFound
+            }
+            RootError::TooManyFiles | RootError::Hung | RootError::Busy | RootError::Abandoned => {
                 tracing::warn!("{error}");
                 Self::Busy
             }

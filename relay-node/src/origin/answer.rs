@@ -1,12 +1,14 @@
 //! What an answer begins with: the file is found, its conditions are checked, the head is made; of a small file, or of a
 //! listing, the rest of the answer is read, too.
 //!
-//! Everything here may wait for a disk; it runs in the blocking pool. Why a file cannot be had stays in the node's log: a
+//! Everything here but [`to_list`] may wait for a disk; it runs in the blocking pool. Why a file cannot be had stays in the node's log: a
 //! peer learns only that it is not offered.
 
 use super::Origin;
 use super::source::Source;
-use crate::root::{EntryKind as RootKind, FileMeta, ListEntry, ListPage, ListQuery, RootError, ServedFile};
+use crate::root::{
+    EntryKind as RootKind, FileMeta, ListEntry, ListPage, ListQuery, MAX_NAME_BYTES, RootError, ServedFile,
+};
 use relay_chain::frames::{Frame, ReadError, encode};
 use relay_proto::chunk::{AskedRange, ChunkRange, ChunkState};
 use relay_proto::code::Status;
@@ -15,7 +17,8 @@ use relay_proto::file::{
     SizeAndTime, Stat, Timestamp,
 };
 use relay_proto::frame::{FrameError, FrameType, Message};
-use relay_proto::limits::{MAX_PAGE, MAX_PAYLOAD};
+use relay_proto::limits::{MAX_NAME, MAX_PAGE, MAX_PAYLOAD};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A body of at most so many bytes goes out in one write with its head and its trailer.
@@ -23,18 +26,23 @@ const SMALL_BODY: u64 = 64 * 1024;
 
 /// What a client may ask for.
 pub(super) enum Request {
+    Of(FileRequest),
+    List(List),
+}
+
+/// What a client may ask of a file.
+pub(super) enum FileRequest {
     Get(Get),
     Hashes(Hashes),
     Stat(Stat),
-    List(List),
 }
 
 impl Request {
     pub(super) fn of(frame: &Frame) -> Result<Request, ReadError> {
         match frame.frame_type {
-            FrameType::Get => frame.decode().map(Request::Get),
-            FrameType::Hashes => frame.decode().map(Request::Hashes),
-            FrameType::Stat => frame.decode().map(Request::Stat),
+            FrameType::Get => frame.decode().map(FileRequest::Get).map(Request::Of),
+            FrameType::Hashes => frame.decode().map(FileRequest::Hashes).map(Request::Of),
+            FrameType::Stat => frame.decode().map(FileRequest::Stat).map(Request::Of),
             FrameType::List => frame.decode().map(Request::List),
             got => Err(FrameError::Unexpected { expected: "request", got }.into()),
         }
@@ -43,9 +51,9 @@ impl Request {
     /// The file, or the prefix, that is asked for.
     pub(super) fn name(&self) -> &RequestedName {
         match self {
-            Request::Get(get) => &get.name,
-            Request::Hashes(hashes) => &hashes.name,
-            Request::Stat(stat) => &stat.name,
+            Request::Of(FileRequest::Get(get)) => &get.name,
+            Request::Of(FileRequest::Hashes(hashes)) => &hashes.name,
+            Request::Of(FileRequest::Stat(stat)) => &stat.name,
             Request::List(list) => &list.prefix,
         }
     }
@@ -89,12 +97,11 @@ pub(super) enum Rest {
 
 impl Answer {
     /// The answer to a request. `held` is what the answer before left open.
-    pub(super) fn to(request: &Request, origin: &Origin, held: Option<Held>) -> Answer {
+    pub(super) fn to(request: &FileRequest, origin: &Origin, held: Option<Held>) -> Answer {
         let answer = match request {
-            Request::Get(get) => to_get(get, origin, held),
-            Request::Hashes(hashes) => to_hashes(hashes, origin, held),
-            Request::Stat(stat) => to_stat(stat, origin),
-            Request::List(list) => to_list(list, origin),
+            FileRequest::Get(get) => to_get(get, origin, held),
+            FileRequest::Hashes(hashes) => to_hashes(hashes, origin, held),
+            FileRequest::Stat(stat) => to_stat(stat, origin),
         };
         answer.unwrap_or_else(|refusal| Answer::head(&refusal))
     }
@@ -205,12 +212,15 @@ fn open(name: &RequestedName, origin: &Origin) -> Result<ServedFile, Head> {
     origin.root.open_file(name.as_str()).map_err(|error| refusal(&error, name))
 }
 
+/// What a peer is told of everything that it cannot have, whatever the reason.
+const NOT_OFFERED: &str = "the origin offers nothing of this name";
+
 /// What a peer is told, and what the log is told.
 fn refusal(error: &RootError, name: &RequestedName) -> Head {
     match error {
         RootError::NotFound { reason } => {
             tracing::info!(?name, %reason, "not offered");
-            Head::only(Status::NOT_FOUND, "the origin offers nothing of this name")
+            Head::only(Status::NOT_FOUND, NOT_OFFERED)
         }
         RootError::TooManyFiles => {
             tracing::warn!(?name, %error, "not answered");
@@ -218,6 +228,18 @@ fn refusal(error: &RootError, name: &RequestedName) -> Head {
                 Status::UNAVAILABLE,
                 "the origin has too many files open at the moment; try again later",
             )
+        }
+        RootError::Denied => {
+            tracing::info!(?name, reason = %error, "not offered");
+            Head::only(Status::NOT_FOUND, NOT_OFFERED)
+        }
+        RootError::Hung => {
+            tracing::warn!(?name, %error, "not answered");
+            Head::only(Status::UNAVAILABLE, "the origin's disk does not answer there; try again later")
+        }
+        RootError::Busy | RootError::Abandoned => {
+            tracing::warn!(?name, %error, "not answered");
+            Head::only(Status::UNAVAILABLE, "the origin has much to do at the moment; try again later")
         }
         RootError::Io(_) => {
             tracing::error!(?name, %error, "not answered");
@@ -251,69 +273,61 @@ fn timestamp((seconds, nanoseconds): (i64, u32)) -> Timestamp {
     Timestamp::new(seconds, nanoseconds).unwrap_or_default()
 }
 
-fn to_list(list: &List, origin: &Origin) -> Result<Answer, Head> {
-    let page = page(list, origin).map_err(|error| refusal(&error, &list.prefix))?;
-    let mut answer = Answer::failure(Status::OK, "");
-    answer.bytes.extend_from_slice(&frame(&page));
-    Ok(answer)
-}
-
-/// As much of a listing as one frame holds.
-fn page(list: &List, origin: &Origin) -> Result<Page, RootError> {
-    let ask = |limit| {
-        let after = list.after.as_ref().map(|name| name.as_str().as_bytes());
-        let (prefix, recursive) = (list.prefix.as_str().as_bytes(), list.recursive);
-        origin.root.list(ListQuery { prefix, after, limit, recursive, any_bytes: false })
-    };
-    let found = ask(MAX_PAGE)?;
-    let unnameable = found.not_offered;
-    let (page, fitting) = fitting_page(found);
-    match fitting {
-        // Names that cannot be offered are counted with the entries before them: the page's count must end where it ends.
-        Some(limit) if unnameable > 0 => Ok(fitting_page(ask(limit)?).0),
-        _ => Ok(page),
-    }
-}
-
-/// The page of the first entries that one frame holds, and how many of `found` those are if not all.
-fn fitting_page(found: ListPage) -> (Page, Option<usize>) {
-    let mut page = Page { unnameable: found.not_offered, ..Page::default() };
-    // The frame without entries, with the longest `next` that may come.
-    let mut len = PAGE_FRAME_LEN;
-    let (count, mut taken) = (found.entries.len(), 0);
-    for entry in found.entries {
-        match entry_of(entry) {
-            Some(entry) => {
-                // An entry's own JSON and a comma; its name may come again as `next`.
-                let (entry_len, name_len) = (json_len(&entry) + 1, json_len(&entry.name));
-                if len + entry_len + name_len > MAX_PAYLOAD {
-                    break;
-                }
-                len += entry_len;
-                page.entries.push(entry);
-            }
-            None => page.unnameable += 1,
+/// The answer to a `list`, when it is the turn of `peer`.
+pub(super) async fn to_list(list: &List, origin: &Origin, peer: Option<IpAddr>) -> Answer {
+    let after = list.after.as_ref().map(|name| name.as_str().as_bytes());
+    let (prefix, recursive) = (list.prefix.as_str().as_bytes(), list.recursive);
+    let query = ListQuery { prefix, after, limit: MAX_PAGE, recursive, any_bytes: false };
+    match origin.root.list_in_turn(query, peer, one_frame()).await {
+        Ok(found) => {
+            let mut answer = Answer::failure(Status::OK, "");
+            answer.bytes.extend_from_slice(&frame(&page(found)));
+            answer
         }
-        taken += 1;
+        Err(error) => Answer::head(&refusal(&error, &list.prefix)),
     }
-    let is_cut = taken < count;
-    if is_cut || found.more {
-        page.next = page.entries.last().map(|entry| entry.name.clone());
-    }
-    (page, is_cut.then_some(taken))
 }
 
-/// More than the JSON of a page takes beside its entries and the text of `next`.
-const PAGE_FRAME_LEN: usize = 128;
+/// Says of one entry after the other whether one frame holds it, too.
+fn one_frame() -> impl FnMut(&ListEntry) -> bool {
+    let (mut entries, mut longest_name) = (0, 0);
+    move |entry| {
+        let Some(entry) = entry_of(entry) else { return true };
+        // An entry's own JSON and a comma. `next` may be the name of something in there that is no entry.
+        entries += json_len(&entry) + 1;
+        longest_name = longest_name.max(json_len(&entry.name));
+        PAGE_FRAME_LEN + entries + longest_name <= MAX_PAYLOAD
+    }
+}
+
+fn page(found: ListPage) -> Page {
+    Page {
+        entries: found.entries.iter().filter_map(entry_of).collect(),
+        next: found.next.as_deref().and_then(name_of),
+        unnameable: found.not_offered,
+        links: found.links,
+        unreadable: found.unreadable,
+    }
+}
+
+/// More than the JSON of a page takes beside its entries and their longest name: its counts, and a name in a directory, of 255
+/// bytes, of which each may become six.
+const PAGE_FRAME_LEN: usize = 256 + 6 * 256;
+// A name that can be listed can be asked for.
+const _: () = assert!(MAX_NAME_BYTES <= MAX_NAME);
 
 fn json_len(value: &impl serde::Serialize) -> usize {
     serde_json::to_vec(value).map_or(MAX_PAYLOAD, |json| json.len())
 }
 
-/// An entry as the protocol has it, unless its name is too long for that.
-fn entry_of(entry: ListEntry) -> Option<Entry> {
+fn name_of(name: &[u8]) -> Option<RequestedName> {
+    RequestedName::try_from(str::from_utf8(name).ok()?).ok()
+}
+
+/// An entry as the protocol has it.
+fn entry_of(entry: &ListEntry) -> Option<Entry> {
     Some(Entry {
-        name: RequestedName::try_from(String::from_utf8(entry.name).ok()?).ok()?,
+        name: name_of(&entry.name)?,
         kind: match entry.kind {
             RootKind::File => EntryKind::File,
             RootKind::Directory => EntryKind::Directory,
@@ -322,7 +336,7 @@ fn entry_of(entry: ListEntry) -> Option<Entry> {
         modified: timestamp(entry.modified),
         executable: entry.executable,
         linked: entry.linked,
-        unreadable: false,
+        unreadable: entry.unreadable,
     })
 }
 
@@ -345,7 +359,10 @@ mod tests {
             assert!(!head.message.contains("secret") && !head.message.contains("the-name"), "{head:?}");
         };
         check(RootError::NotFound { reason: "secret".into() }, Status::NOT_FOUND);
+        check(RootError::Denied, Status::NOT_FOUND);
         check(RootError::TooManyFiles, Status::UNAVAILABLE);
+        check(RootError::Hung, Status::UNAVAILABLE);
+        check(RootError::Busy, Status::UNAVAILABLE);
         check(RootError::Io(io::Error::other("secret")), Status::INTERNAL);
     }
 

@@ -1,7 +1,7 @@
 //! Bytes to the client: written whole, counted, and given up when the client takes none for too long.
 
 use super::{OriginError, OriginRecord};
-use crate::platform::send_file;
+use crate::platform::{hangup, send_file};
 use futures_util::FutureExt;
 use relay_link::idle::idle_for;
 use relay_link::platform::unsent::unsent_bytes;
@@ -43,6 +43,14 @@ impl<'a, S: AsyncWrite + Unpin + 'static> Outlet<'a, S> {
     /// Whether [`Outlet::send_file`] has a chance.
     pub(super) fn can_send_files(&self) -> bool {
         send_file::as_socket(&*self.stream).is_some()
+    }
+
+    /// Returns when nobody can take an answer any more, and why; never where that cannot be seen.
+    pub(super) async fn client_gone(&mut self) -> io::Error {
+        match send_file::as_socket(&*self.stream) {
+            Some(socket) => hangup::broken(socket).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Whether the whole next request has come, so that its answer follows at once.

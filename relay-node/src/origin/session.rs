@@ -1,6 +1,6 @@
 //! One client at the origin: requests in, answers out, in order, until either side ends it.
 
-use super::answer::{Answer, Held, Request, Rest};
+use super::answer::{self, Answer, Held, Request, Rest};
 use super::body;
 use super::outlet::Outlet;
 use super::{Origin, OriginError, OriginLimits, OriginRecord};
@@ -10,6 +10,7 @@ use relay_link::closing::close_gently;
 use relay_proto::code::Status;
 use relay_proto::file::Head;
 use relay_proto::text::clean;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
@@ -23,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Answers the requests that come over `stream` until the client closes it, or until `stop` is said and no request waits. `stream` must stand behind the `hello`, with
-/// nothing of it read ahead.
+/// nothing of it read ahead. `peer` is who waits when others ask for listings, too.
 ///
 /// Files go out by `sendfile` when `stream` is a [`tokio::net::TcpStream`] itself; every other stream gets copies.
 ///
@@ -31,6 +32,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Why the connection ended otherwise than by the client's close; the client has been told where that is possible.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     stream: &mut S,
+    peer: Option<IpAddr>,
     origin: &Origin,
     limits: OriginLimits,
     stop: &Stop,
@@ -60,7 +62,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             }
         };
         match request {
-            Ok(request) => held = answer(&mut outlet, origin, request, held.take()).await?,
+            Ok(request) => held = answer(&mut outlet, origin, peer, request, held.take()).await?,
             Err(error) => {
                 refuse(&mut outlet, &Head::only(Status::BAD_REQUEST, &error.to_string())).await;
                 return Err(OriginError::BadRequest(error));
@@ -87,15 +89,29 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin + 'static>(outlet: &mut Outlet
 async fn answer<S: AsyncWrite + Unpin + 'static>(
     outlet: &mut Outlet<'_, S>,
     origin: &Origin,
+    peer: Option<IpAddr>,
     request: Request,
     held: Option<Held>,
 ) -> Result<Option<Held>, OriginError> {
     outlet.record.requests += 1;
     outlet.record.name = Some(clean(request.name().as_str(), LOGGED_NAME));
-    let (buffers, origin) = (&origin.buffers, origin.clone());
-    let answer = spawn_blocking(move || Answer::to(&request, &origin, held)).await;
-    let answer =
-        answer.unwrap_or_else(|_| Answer::failure(Status::INTERNAL, "the origin failed; its log says how"));
+    let buffers = &origin.buffers;
+    let answer = match request {
+        Request::Of(request) => {
+            let origin = origin.clone();
+            let answer = spawn_blocking(move || Answer::to(&request, &origin, held)).await;
+            answer
+                .unwrap_or_else(|_| Answer::failure(Status::INTERNAL, "the origin failed; its log says how"))
+        }
+        Request::List(list) => {
+            tokio::select! {
+                biased;
+                answer = answer::to_list(&list, origin, peer) => answer,
+                // Nobody waits for the page any more.
+                error = outlet.client_gone() => return Err(OriginError::Stream(error)),
+            }
+        }
+    };
     outlet.record.status = Some(answer.status);
     // Small answers to a row of requests share packets; each relay on the way would wake for every one otherwise.
     if matches!(answer.rest, Rest::Nothing) && outlet.next_is_here() {

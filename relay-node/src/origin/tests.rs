@@ -103,7 +103,7 @@ impl Fixture {
         let served = tokio::spawn(async move {
             let (_source, stop) = crate::stop::channel();
             let mut record = OriginRecord::default();
-            let result = serve(&mut far, &origin, limits, &stop, &mut record).await;
+            let result = serve(&mut far, None, &origin, limits, &stop, &mut record).await;
             (result, record)
         });
         Client { answers: Answers::new(near, PATIENCE), served }
@@ -829,7 +829,7 @@ async fn an_idle_client_does_not_hold_up_the_nodes_end() {
     let (near, mut far) = tokio::io::duplex(1024);
     source.stop();
     let mut record = OriginRecord::default();
-    serve(&mut far, &fixture.origin, LIMITS, &stop, &mut record).await.unwrap();
+    serve(&mut far, None, &fixture.origin, LIMITS, &stop, &mut record).await.unwrap();
     assert_eq!(record.requests, 0);
     drop(near);
 }
@@ -843,7 +843,7 @@ async fn a_request_under_way_when_the_node_stops_is_answered_and_then_the_client
     let origin = fixture.origin.clone();
     let served = tokio::spawn(async move {
         let mut record = OriginRecord::default();
-        let result = serve(&mut far, &origin, LIMITS, &stop, &mut record).await;
+        let result = serve(&mut far, None, &origin, LIMITS, &stop, &mut record).await;
         (result, record)
     });
     let mut client = Client { answers: Answers::new(near, PATIENCE), served };

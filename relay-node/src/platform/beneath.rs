@@ -16,11 +16,15 @@
 mod canonical;
 #[cfg(unix)]
 mod components;
+mod directory;
 #[cfg(all(target_os = "linux", not(relay_plain)))]
 mod openat2;
 
-use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+#[cfg(any(test, not(unix)))]
+pub(crate) use directory::since_1970;
+pub(crate) use directory::{Facts, OpenDirectory};
+
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -137,21 +141,28 @@ impl RootDirectory {
         }
     }
 
-    /// Shows each name in a directory to `visit`, in the directory's own order, without `.` and `..`.
-    pub(crate) fn visit_names(
-        &self,
-        directory: &[u8],
-        visit: &mut dyn FnMut(&OsStr, NameKind),
-    ) -> io::Result<()> {
+    /// Opens a directory for its names. One whose names may be read but not looked up is refused, too.
+    pub(crate) fn enter(&self, directory: &[u8]) -> io::Result<OpenDirectory> {
         match self.method {
             #[cfg(all(target_os = "linux", not(relay_plain)))]
-            Method::Openat2 => components::visit(openat2::open_directory(&self.directory, directory)?, visit),
+            Method::Openat2 => components::names_of(openat2::open_directory(&self.directory, directory)?),
             #[cfg(unix)]
             Method::Components => {
-                components::visit(components::open_directory(&self.directory, directory)?, visit)
+                components::names_of(components::open_directory(&self.directory, directory)?)
             }
             #[cfg(any(test, not(unix)))]
-            Method::Canonical => canonical::visit(&self.path, directory, visit),
+            Method::Canonical => canonical::enter(&self.path, directory),
+        }
+    }
+}
+
+impl NameKind {
+    fn of(kind: fs::FileType) -> NameKind {
+        match kind {
+            kind if kind.is_symlink() => NameKind::Link,
+            kind if kind.is_file() => NameKind::File,
+            kind if kind.is_dir() => NameKind::Directory,
+            _ => NameKind::Other,
         }
     }
 }

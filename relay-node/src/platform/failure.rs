@@ -7,7 +7,6 @@ pub(crate) fn absence(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind as Kind;
     let reason = match error.kind() {
         Kind::NotFound => "does not exist",
-        Kind::PermissionDenied => "the node's user may not read it",
         Kind::NotADirectory => "a part of its path is not a directory",
         Kind::IsADirectory => "is a directory",
         Kind::CrossesDevices => "leads out of the document root",
@@ -17,6 +16,11 @@ pub(crate) fn absence(error: &io::Error) -> Option<&'static str> {
         _ => return None,
     };
     Some(reason)
+}
+
+/// Whether the node's user may not read it.
+pub(crate) fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Whether the process or the system has no descriptor left.

@@ -2,7 +2,7 @@
 //!
 //! The two look alike to a reader. An end (FIN) may come from a peer that still reads; a reset cannot.
 
-pub(crate) use system::Peer;
+pub(crate) use system::{Peer, broken};
 
 #[cfg(all(target_os = "linux", not(relay_plain)))]
 mod system {
@@ -11,6 +11,16 @@ mod system {
     use std::os::fd::AsFd as _;
     use tokio::io::Interest;
     use tokio::net::TcpStream;
+
+    /// Returns why once the connection is broken.
+    pub(crate) async fn broken(socket: &TcpStream) -> io::Error {
+        match socket.ready(Interest::ERROR).await {
+            Ok(_) => {
+                socket.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+            }
+            Err(error) => error,
+        }
+    }
 
     /// The peer of a socket, seen through a descriptor of its own: so nobody's wait for bytes is disturbed, and no byte is taken.
     #[derive(Debug)]
@@ -59,6 +69,11 @@ mod system {
 mod system {
     use std::io;
     use tokio::net::TcpStream;
+
+    /// Never returns: see below.
+    pub(crate) async fn broken(_: &TcpStream) -> io::Error {
+        std::future::pending().await
+    }
 
     /// Nobody: this system does not tell of a peer before something is written to it.
     #[derive(Debug)]

@@ -10,5 +10,6 @@ pub(crate) mod hangup;
 pub(crate) mod lock;
 pub(crate) mod page_cache;
 pub(crate) mod positioned;
+pub(crate) mod priority;
 pub(crate) mod send_file;
 pub(crate) mod status_signal;

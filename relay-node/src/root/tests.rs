@@ -43,7 +43,7 @@ impl Fixture {
 fn roots_of(path: &Path, show_hidden: bool) -> Vec<DocumentRoot> {
     RootDirectory::all_methods(path)
         .into_iter()
-        .map(|directory| DocumentRoot { directory: Some(directory), show_hidden })
+        .map(|directory| DocumentRoot::of(Some(directory), show_hidden))
         .collect()
 }
 
@@ -101,7 +101,7 @@ fn refuses_names_that_are_no_plain_paths() {
     let roots = fixture.roots(true);
     let absolute = fixture.outer.path().join("secret");
     let long = format!("{}hello.txt", "docs/../".repeat(1000));
-    let deep = vec!["a"; MAX_NAME_DEPTH + 1].join("/");
+    let deep = vec!["a"; MAX_NAME_BYTES / 2 + 1].join("/");
     let names = [
         "../secret",
         "..",
@@ -244,7 +244,7 @@ fn an_unreadable_file_is_absent() {
     if rustix::process::geteuid().is_root() {
         // Nothing is unreadable to root; the mapping itself is tried below.
         let denied = RootError::from_io(io::ErrorKind::PermissionDenied.into());
-        assert!(matches!(denied, RootError::NotFound { .. }));
+        assert!(matches!(denied, RootError::Denied));
         return;
     }
     let fixture = Fixture::new();
@@ -374,17 +374,22 @@ fn names(root: &DocumentRoot, query: ListQuery<'_>) -> Vec<String> {
 /// All pages, each of at most `limit` entries, and the count of names that are not offered.
 fn all_pages(root: &DocumentRoot, query: ListQuery<'_>) -> (Vec<String>, u64) {
     let (mut all, mut not_offered) = (Vec::<String>::new(), 0);
+    let mut after = query.after.map(<[u8]>::to_vec);
     loop {
-        let after =
-            all.last().map(|last| last.clone().into_bytes()).or_else(|| query.after.map(<[u8]>::to_vec));
         let page = root.list(ListQuery { after: after.as_deref(), ..query }).unwrap();
         assert!(page.entries.len() <= query.limit);
+        if let (Some(next), Some(after)) = (&page.next, &after) {
+            assert!(path_order(next, after).is_gt(), "{page:?}");
+        }
         not_offered += page.not_offered;
-        let is_full = page.entries.len() == query.limit;
         all.extend(page.entries.into_iter().map(name));
-        assert!(is_full || !page.more, "a page that is not full must be the last");
-        if !page.more {
+        after = page.next;
+        if after.is_none() {
             return (all, not_offered);
+        }
+        // A page can be found without what the one before left behind.
+        if all.len() % 2 == 0 {
+            root.kept.take(ListQuery { after: after.as_deref(), ..query });
         }
     }
 }
@@ -504,7 +509,7 @@ fn a_large_directory_comes_in_pages_whole_and_in_order() {
         assert_eq!(all_pages(&root, query).0, expected);
         let page = root.list(ListQuery { limit: usize::MAX, ..query }).unwrap();
         assert_eq!(page.entries.len(), MAX_LIST_PAGE);
-        assert!(page.more);
+        assert!(page.next.is_some());
     }
 }
 
@@ -527,3 +532,6 @@ fn linked_directories_are_named_but_not_entered() {
         assert_eq!(names(&root, ListQuery { prefix: b"circle/h", ..all }), ["circle/hello.txt"]);
     }
 }
+
+#[cfg(all(target_os = "linux", not(relay_plain)))]
+mod listing;

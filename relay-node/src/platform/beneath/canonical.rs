@@ -1,9 +1,10 @@
 //! Resolving first and comparing then, for systems without directory descriptors.
 
-use super::{Entry, NameKind};
+use super::{Entry, Facts, NameKind, OpenDirectory};
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 pub(super) fn open(root: &Path, name: &[u8]) -> io::Result<Entry> {
@@ -24,28 +25,31 @@ pub(super) fn metadata(root: &Path, name: &[u8]) -> io::Result<Metadata> {
     fs::metadata(resolve(root, name)?)
 }
 
+pub(super) fn enter(root: &Path, directory: &[u8]) -> io::Result<OpenDirectory> {
+    let path = resolve(root, directory)?;
+    // Says now whether it may be read.
+    fs::read_dir(&path)?;
+    Ok(OpenDirectory::Path(path))
+}
+
 pub(super) fn visit(
-    root: &Path,
-    directory: &[u8],
-    visit: &mut dyn FnMut(&OsStr, NameKind),
+    directory: &Path,
+    visit: &mut dyn FnMut(&OsStr, NameKind) -> ControlFlow<()>,
 ) -> io::Result<()> {
-    for entry in fs::read_dir(resolve(root, directory)?)? {
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let Ok(kind) = entry.file_type() else {
             continue;
         };
-        visit(&entry.file_name(), name_kind(kind));
+        if visit(&entry.file_name(), NameKind::of(kind)).is_break() {
+            break;
+        }
     }
     Ok(())
 }
 
-fn name_kind(kind: fs::FileType) -> NameKind {
-    match kind {
-        kind if kind.is_symlink() => NameKind::Link,
-        kind if kind.is_file() => NameKind::File,
-        kind if kind.is_dir() => NameKind::Directory,
-        _ => NameKind::Other,
-    }
+pub(super) fn facts(directory: &Path, name: &[u8]) -> io::Result<Facts> {
+    fs::symlink_metadata(directory.join(path_of(name)?)).map(|metadata| Facts::of(&metadata))
 }
 
 fn resolve(root: &Path, name: &[u8]) -> io::Result<PathBuf> {
