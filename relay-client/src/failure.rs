@@ -218,6 +218,20 @@ impl Failure {
         }
     }
 
+    /// This failure of the last routes, together with how others failed before.
+    #[must_use]
+    pub fn and_before(self, earlier: Vec<RouteFailure>) -> Failure {
+        let Failure::NoRoute { mut failed, is_left } = self else { return self };
+        let is_told = |failed: &[RouteFailure], route| failed.iter().any(|other| other.route == route);
+        for lost in earlier.into_iter().rev() {
+            if !is_told(&failed, lost.route) {
+                failed.push(lost);
+            }
+        }
+        failed.sort_by_key(|lost| lost.route);
+        Failure::NoRoute { failed, is_left }
+    }
+
     /// The exit code. When no route is left: that of the last one that was still tried.
     #[must_use]
     pub fn exit(&self) -> Exit {

@@ -36,6 +36,8 @@ pub struct Attempt {
     pub stood: bool,
     /// It brought chunks that were not there before.
     pub advanced: bool,
+    /// How many versions of the file something was brought of that are no more. What came of them was no progress, so each costs one try.
+    pub discarded: u32,
 }
 
 /// Another attempt.
@@ -62,15 +64,16 @@ impl Retries {
         if attempt.advanced {
             self.failed = 0;
         }
-        if !may_change(failure) || self.failed >= of {
+        let failed = self.failed.max(attempt.discarded);
+        if !may_change(failure) || failed >= of {
             return None;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failed.min(16)).min(MAX_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << failed.min(16)).min(MAX_PAUSE);
         let waited = self.first_failure.get_or_insert_with(Instant::now).elapsed();
         if self.limits.max_time.is_some_and(|max| waited + pause > max) {
             return None;
         }
-        self.failed += 1;
+        self.failed = failed + 1;
         Some(Again { pause, number: self.failed, of })
     }
 }
@@ -106,7 +109,7 @@ pub fn may_change(failure: &Failure) -> bool {
 mod tests {
     use super::*;
 
-    const STOOD: Attempt = Attempt { stood: true, advanced: false };
+    const STOOD: Attempt = Attempt { stood: true, advanced: false, discarded: 0 };
 
     fn pauses(limits: RetryLimits, attempt: Attempt, failure: &Failure) -> Vec<u64> {
         let mut retries = Retries::new(limits);
@@ -123,7 +126,7 @@ mod tests {
         assert_eq!(pauses(seven, STOOD, &damaged), [1, 2, 4, 8, 16, 30, 30]);
         let short = RetryLimits { retries: Some(7), max_time: Some(Duration::from_secs(3)) };
         assert_eq!(pauses(short, STOOD, &damaged), [1, 2]);
-        let advancing = Attempt { stood: true, advanced: true };
+        let advancing = Attempt { advanced: true, ..STOOD };
         assert_eq!(pauses(RetryLimits::default(), advancing, &damaged), [1; 9]);
     }
 
@@ -131,7 +134,7 @@ mod tests {
     fn what_will_not_change_is_not_tried_again() {
         assert!(pauses(RetryLimits::default(), STOOD, &Failure::Interrupted).is_empty());
         assert!(pauses(RetryLimits::default(), STOOD, &Failure::ChangedMidway).is_empty());
-        let never_stood = Attempt { stood: false, advanced: false };
+        let never_stood = Attempt { stood: false, ..STOOD };
         let damaged = Failure::Damaged { index: 0 };
         assert!(pauses(RetryLimits::default(), never_stood, &damaged).is_empty());
         assert_eq!(pauses(RetryLimits { retries: Some(1), max_time: None }, never_stood, &damaged), [1]);

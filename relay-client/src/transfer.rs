@@ -40,10 +40,10 @@ pub async fn run(routes: Vec<Route>, arguments: &FetchArguments, stop: &Stop) ->
 pub async fn fetch(plan: &Plan, reporter: &Reporter, until: &Until) -> Result<(), Failure> {
     let mut download = Download::new(plan, reporter);
     let mut retries = Retries::new(plan.retry);
+    let (mut before, mut earlier) = (0, Vec::new());
     loop {
-        let before = download.fetched();
         let ended = until.bound(download.attempt()).await;
-        let ended = settled(&mut download, ended).await;
+        let ended = settled(&mut download, ended, until).await;
         let failure = match ended {
             Ok(End::Same) => return Ok(()),
             // What an earlier run left may have been forged on its way here; the origin can tell which of it.
@@ -51,11 +51,25 @@ pub async fn fetch(plan: &Plan, reporter: &Reporter, until: &Until) -> Result<()
             Ok(End::Whole) => return download.finish().await,
             Err(failure) => failure,
         };
-        let attempt = Attempt { stood: download.has_stood(), advanced: download.fetched() > before };
         if let Err(lost) = download.keep().await {
             download.release();
             return Err(lost);
         }
+        let failure = match failure {
+            // A route that has not been tried since needs no pause, and is no second try.
+            Failure::NoRoute { failed, is_left: true } => {
+                tell_lost(&failed, reporter);
+                earlier.extend(failed);
+                continue;
+            }
+            failure => failure.and_before(std::mem::take(&mut earlier)),
+        };
+        let attempt = Attempt {
+            stood: download.has_stood(),
+            advanced: download.fetched() > before,
+            discarded: download.discarded(),
+        };
+        before = download.fetched();
         let Some(again) = retries.after(&failure, attempt) else {
             download.release();
             download.tell_kept();
@@ -80,14 +94,31 @@ pub async fn fetch(plan: &Plan, reporter: &Reporter, until: &Until) -> Result<()
     }
 }
 
+fn tell_lost(failed: &[RouteFailure], reporter: &Reporter) {
+    for RouteFailure { route, failure, .. } in failed {
+        reporter.note(format!("route {route}: {failure}; going on by another route"));
+    }
+}
+
 /// What came before a failure is verified and written too. Only somebody who stops a run does not want to wait for a
 /// reader of its output.
-async fn settled(download: &mut Download<'_>, ended: Result<End, Failure>) -> Result<End, Failure> {
-    let stopped = matches!(ended, Err(Failure::Interrupted | Failure::Deadline { .. }));
-    if stopped && download.is_stream() {
-        return ended;
+async fn settled(
+    download: &mut Download<'_>,
+    ended: Result<End, Failure>,
+    until: &Until,
+) -> Result<End, Failure> {
+    let is_stopped = matches!(ended, Err(Failure::Interrupted | Failure::Deadline { .. }));
+    let settled = match (download.is_stream(), is_stopped) {
+        (true, true) => Ok(()),
+        (true, false) => until.bound(download.settle()).await,
+        (false, _) => download.settle().await,
+    };
+    match (settled, ended) {
+        (Ok(()), ended) => ended,
+        (Err(damage), Err(Failure::NoRoute { failed, .. })) => Err(damage.and_before(failed)),
+        (Err(end), Err(failure)) => Err(end.after(failure)),
+        (Err(end), Ok(_)) => Err(end),
     }
-    download.settle().await.and(ended)
 }
 
 /// Adds to each broken chain's failure where its route stops now.

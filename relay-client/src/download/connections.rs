@@ -210,12 +210,19 @@ impl<'s> Connections<'s> {
             self.shared.reporter.route_lost(self.shared.plan.label(route), &failure, pause);
         }
         if let Some(fate) = self.fates.get_mut(route) {
-            fate.failure = Some(failure);
+            fate.fail(failure);
         }
         if again {
             self.add_later(route, failed, slot.has_stood);
         }
         self.go_on()
+    }
+
+    /// A chunk that this route brought is in its place.
+    pub(super) fn bore(&mut self, route: usize) {
+        if let Some(fate) = self.fates.get_mut(route) {
+            fate.bore();
+        }
     }
 
     /// A route is of no use any more: its chunks are damaged, it has another file, or it refuses for good.

@@ -8,15 +8,27 @@ use crate::failure::{Failure, RouteFailure};
 pub(super) struct RouteFate {
     /// It is not used any more in this run.
     pub(super) is_gone: bool,
-    /// What went wrong last.
+    /// What went wrong last in this attempt.
     pub(super) failure: Option<Failure>,
+    /// It failed in this round, which ends when all routes have.
+    pub(super) has_failed: bool,
     /// The same in words, with the hop that it is about; it stays when the failure is told elsewhere.
     told: Option<(String, Option<usize>)>,
-    /// How often its origin answered first and nothing came of it.
+    /// How often its origin answered first and no chunk came of it.
     pub(super) barren: u32,
 }
 
 impl RouteFate {
+    /// It failed.
+    pub(super) fn fail(&mut self, failure: Failure) {
+        (self.failure, self.has_failed) = (Some(failure), true);
+    }
+
+    /// A chunk came on it and is in its place.
+    pub(super) fn bore(&mut self) {
+        self.barren = 0;
+    }
+
     /// Keeps the words of the last failure.
     pub(super) fn remember(&mut self) {
         if let Some(failure) = &self.failure {
@@ -35,7 +47,8 @@ impl RouteFate {
 pub(super) fn blame(fates: &mut [RouteFate], route: usize, failure: Failure) {
     let is_gone = !is_last(fates, route);
     if let Some(fate) = fates.get_mut(route) {
-        (fate.is_gone, fate.failure) = (is_gone, Some(failure));
+        fate.is_gone = is_gone;
+        fate.fail(failure);
     }
 }
 
@@ -44,11 +57,33 @@ pub(super) fn is_last(fates: &[RouteFate], route: usize) -> bool {
     others.all(|(_, fate)| fate.is_gone)
 }
 
+/// Begins an attempt: nothing has gone wrong in it yet. Once all routes have failed, each gets another chance.
+pub(super) fn begin_attempt(fates: &mut [RouteFate]) {
+    let is_over = fates.iter().all(|fate| fate.is_gone || fate.has_failed);
+    for fate in fates.iter_mut().filter(|fate| !fate.is_gone) {
+        fate.remember();
+        fate.failure = None;
+        fate.has_failed &= !is_over;
+    }
+}
+
+/// The routes that are not gone, in the order in which they are asked: those first that have not failed in this round, and then those
+/// that have not answered and brought nothing.
+pub(super) fn usable(fates: &[RouteFate]) -> Vec<usize> {
+    let mut usable: Vec<usize> = (0..fates.len()).filter(|route| !is_gone(fates, *route)).collect();
+    usable.sort_by_key(|route| fates.get(*route).map(|fate| (fate.has_failed, fate.barren)));
+    usable
+}
+
+fn is_gone(fates: &[RouteFate], route: usize) -> bool {
+    fates.get(route).is_none_or(|fate| fate.is_gone)
+}
+
 /// What is left to say when no route is: one route's failure as it is, several together. The routes that are not gone have
 /// none any more.
 pub(super) fn no_route(fates: &mut [RouteFate]) -> Failure {
     let is_lonely = fates.len() == 1;
-    let is_left = fates.iter().any(|fate| !fate.is_gone && fate.failure.is_none());
+    let is_left = fates.iter().any(|fate| !fate.is_gone && !fate.has_failed);
     fates.iter_mut().for_each(RouteFate::remember);
     let failed = fates.iter_mut().enumerate().filter_map(|(route, fate)| {
         Some(RouteFailure { route: route + 1, failure: fate.failure.take()?, is_gone: fate.is_gone })

@@ -43,7 +43,7 @@ use crate::show;
 use crate::verify::{Settled, Settlements, Unsettled, Verifiers};
 use authority::Authority;
 use connections::Connections;
-use fate::{RouteFate, blame, no_route};
+use fate::{RouteFate, begin_attempt, blame, no_route, usable};
 use output::{Output, not_kept};
 use placed::Placed;
 use question::{Answer, Answered, Question, misfit};
@@ -80,6 +80,10 @@ pub struct Download<'a> {
     version: Option<FileFacts>,
     placed: Placed,
     fetched: u64,
+    /// What `fetched` was when this version was begun.
+    fetched_before: u64,
+    /// Versions of which something was fetched and that are no more.
+    discarded: u32,
     looked: bool,
     /// Some chunks are from an earlier run and were compared with that run's hashes only.
     resumed: bool,
@@ -108,6 +112,8 @@ impl<'a> Download<'a> {
             version: None,
             placed: Placed::default(),
             fetched: 0,
+            fetched_before: 0,
+            discarded: 0,
             looked: false,
             resumed: false,
             is_suspect: false,
@@ -121,6 +127,12 @@ impl<'a> Download<'a> {
     #[must_use]
     pub fn fetched(&self) -> u64 {
         self.fetched
+    }
+
+    /// How many versions something was fetched of in this run, before another version took their place.
+    #[must_use]
+    pub fn discarded(&self) -> u32 {
+        self.discarded
     }
 
     /// Whether a chain stood in this run.
@@ -188,9 +200,26 @@ impl<'a> Download<'a> {
     }
 
     async fn ask_and_receive(&mut self, question: &Question) -> Result<End, Failure> {
-        let Answered { route, session, answer } = self.ask(question).await?;
+        let answered = self.ask(question).await?;
         self.stood = true;
-        self.count_barren(route, |before| before + 1);
+        let route = answered.route;
+        if let Some(fate) = self.fates.get_mut(route) {
+            fate.barren += 1;
+        }
+        match self.follow(answered).await {
+            Err(failure @ (Failure::Walk(_) | Failure::Broken { .. } | Failure::Refused { .. })) => {
+                if let Some(fate) = self.fates.get_mut(route) {
+                    fate.fail(failure);
+                }
+                Err(no_route(&mut self.fates))
+            }
+            ended => ended,
+        }
+    }
+
+    /// Goes on with an answer.
+    async fn follow(&mut self, answered: Answered<'a>) -> Result<End, Failure> {
+        let Answered { route, session, answer } = answered;
         match answer {
             Answer::Same => Ok(self.same("size and time", None)),
             Answer::Empty(version) => {
@@ -226,10 +255,13 @@ impl<'a> Download<'a> {
         let Some(output) = output else { return Ok(()) };
         let account = |settled: &Settled| {
             if output.account(settled, placed, fetched)? {
+                if settled.result.is_ok() {
+                    fates.get_mut(settled.route).into_iter().for_each(RouteFate::bore);
+                }
                 return Ok(());
             }
             blame(fates, settled.route, unfit(plan, settled));
-            Err(unfit(plan, settled))
+            Err(no_route(fates))
         };
         verifiers.finish(settlements, account).await
     }
@@ -317,14 +349,8 @@ impl<'a> Download<'a> {
 
     /// Asks all routes that are not gone.
     async fn ask(&mut self, question: &Question) -> Result<Answered<'a>, Failure> {
-        for fate in self.fates.iter_mut().filter(|fate| !fate.is_gone) {
-            fate.remember();
-            fate.failure = None;
-        }
-        let mut usable: Vec<usize> =
-            self.fates.iter().enumerate().filter(|(_, fate)| !fate.is_gone).map(|(route, _)| route).collect();
-        // Routes that answer and then bring nothing let the others go first.
-        usable.sort_by_key(|route| self.fates.get(*route).map(|fate| fate.barren));
+        begin_attempt(&mut self.fates);
+        let usable = usable(&self.fates);
         let (answered, failures) = question::ask(self.plan, self.reporter, &usable, question).await;
         for (route, failure) in failures {
             if answered.is_some() {
@@ -334,7 +360,7 @@ impl<'a> Download<'a> {
             }
             if let Some(fate) = self.fates.get_mut(route) {
                 fate.is_gone = answered.is_some() && !may_change(&failure);
-                fate.failure = Some(failure);
+                fate.fail(failure);
             }
         }
         answered.ok_or_else(|| no_route(&mut self.fates))
@@ -357,6 +383,8 @@ impl<'a> Download<'a> {
         if let Some(keeper) = self.output.as_mut().and_then(|output| output.keeper.as_mut()) {
             keeper.forget().await;
         }
+        self.discarded += u32::from(self.fetched > self.fetched_before);
+        self.fetched_before = self.fetched;
         self.placed = Placed::default();
         (self.resumed, self.is_suspect) = (false, false);
         self.version = Some(version.clone());
@@ -420,7 +448,6 @@ impl<'a> Download<'a> {
 
     /// Fetches what is missing over the chain that stands, and over as many others as the plan says.
     async fn receive(&mut self, route: usize, standing: Standing<'a>) -> Result<End, Failure> {
-        self.count_barren(route, |_| 0);
         let Download { plan, reporter, verifiers, settlements, output, version, placed, fetched, .. } = self;
         let (Some(output), Some(version)) = (output.as_mut(), version.as_ref()) else {
             return Ok(End::Whole);
@@ -454,6 +481,8 @@ impl<'a> Download<'a> {
                         reporter.take_back(settled.len as u64);
                         shared.queue.give_back(settled.index);
                         connections.drop_route(settled.route, unfit(plan, &settled))?;
+                    } else if settled.result.is_ok() {
+                        connections.bore(settled.route);
                     }
                     if placed.is_whole(size) {
                         return Ok(End::Whole);
@@ -479,12 +508,6 @@ impl<'a> Download<'a> {
                     reporter.routes(connections.shares());
                 }
             }
-        }
-    }
-
-    fn count_barren(&mut self, route: usize, count: impl FnOnce(u32) -> u32) {
-        if let Some(fate) = self.fates.get_mut(route) {
-            fate.barren = count(fate.barren);
         }
     }
 

@@ -151,7 +151,7 @@ impl Tree {
                 deferred.into_iter().for_each(|(item, _)| self.shared.work.again(item));
                 continue;
             }
-            let attempt = Attempt { stood: self.stood, advanced };
+            let attempt = Attempt { stood: self.stood, advanced, discarded: 0 };
             let again = retries.after(failure, attempt);
             let Some(again) = again else {
                 for (item, refusal) in deferred {

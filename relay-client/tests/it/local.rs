@@ -125,3 +125,43 @@ fn a_pipe_that_nobody_reads_does_not_outlast_the_deadline() {
         .fetch("f", stalling().port, &["-o", "pipe", "--deadline", "300ms"])
         .check(6, "the deadline of 0.3 s");
 }
+
+/// The last chunks before the end of a link may wait for a reader, too.
+#[test]
+fn a_client_whose_link_died_does_not_wait_for_a_reader() {
+    for (arguments, code, signal) in
+        [(&[] as &[&str], 130, Some(Signal::TERM)), (&["--deadline", "1s"], 6, None)]
+    {
+        let (sent, is_sent) = std::sync::mpsc::channel();
+        let sample = Sample::new(6 * CHUNK_LEN, 8, "v1");
+        let origin = Origin::start(move |mut visit| {
+            let (sample, sent) = (sample.clone(), sent.clone());
+            async move {
+                visit.hello().await;
+                visit.request().await.unwrap();
+                visit.head(&head(&sample, None, &Conditions::default())).await;
+                visit.chunk(&sample, 0).await;
+                visit.chunk(&sample, 1).await;
+                drop(visit);
+                sent.send(()).unwrap();
+            }
+        });
+        let place = Place::new();
+        let via = format!("127.0.0.1:{}", origin.port);
+        let fetch = [&["--get", "f", "--via", &via, "-o", "-", "--retries", "0"], arguments].concat();
+        let mut child = place.command(&fetch).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        std::io::Read::read_exact(&mut stdout, &mut [0; 1000]).unwrap();
+        is_sent.recv_timeout(crate::client::PATIENCE).unwrap();
+        if let Some(signal) = signal {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+        }
+        let give_up = std::time::Instant::now() + crate::client::PATIENCE;
+        while child.try_wait().unwrap().is_none() {
+            assert!(std::time::Instant::now() < give_up, "the client waits for its reader");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        child.stdout = Some(stdout);
+        end(child).check(code, "");
+    }
+}

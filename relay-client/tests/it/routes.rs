@@ -377,3 +377,87 @@ fn barren_routes_are_asked_last() {
     check_saved(&place, &sample);
     assert_eq!((one.requests().len(), other.requests().len()), (1, 1));
 }
+
+/// An origin that begins its answer and then falls silent, as behind a hop whose large packets get lost; the client goes first.
+fn silent_soon(sample: &Sample) -> Origin {
+    let sample = sample.clone();
+    Origin::start(move |mut visit| {
+        let sample = sample.clone();
+        async move {
+            visit.hello().await;
+            let request = visit.request().await.unwrap();
+            visit.head(&head_of_size(&sample, &request, sample.size())).await;
+            visit.raw(&sample.bytes[..700]).await;
+            visit.gone().await;
+        }
+    })
+}
+
+/// An answer that begins is no fruit: only a chunk that has settled is.
+#[test]
+fn a_route_that_brings_no_chunk_lets_the_others_go_first() {
+    let sample = Sample::new(9 * CHUNK_LEN + 3, 28, "v1");
+    let (barren, good) = (silent_soon(&sample), Origin::good(&Sample { tag: "elsewhere", ..sample.clone() }));
+    let place = Place::new();
+    let ended = fetch(&place, &[&barren, &good], &["--timeout", "300ms", "-o", "-"]);
+    ended.check(0, &sample.b3());
+    assert!(ended.stdout == *sample.bytes);
+    assert_eq!(fetched(&barren).len(), 1, "it was asked first again");
+    // A file's chunks can be checked only with the hashes of the route that answered first, and those do not come either.
+    fetch(&place, &[&silent_soon(&sample), &good], &["--timeout", "300ms"]).check(0, &sample.b3());
+    check_saved(&place, &sample);
+}
+
+/// A stream comes over one route at a time, but that one is cut is no reason to leave the others untried.
+#[test]
+fn a_stream_goes_on_by_another_route_without_a_retry() {
+    let sample = Sample::new(5 * CHUNK_LEN + 3, 29, "v1");
+    let served = sample.clone();
+    let cut = Origin::start(move |mut visit| {
+        let sample = served.clone();
+        async move {
+            visit.hello().await;
+            let Some(Request::Get(get)) = visit.request().await else { return };
+            let head = head(&sample, get.range, &get.conditions);
+            visit.head(&head).await;
+            visit.chunk(&sample, head.range.unwrap().chunks().first()).await;
+        }
+    });
+    let place = Place::new();
+    let ended = fetch(&place, &[&cut, &Origin::good(&sample)], &["--retries", "0", "-o", "-"]);
+    ended.check(0, &sample.b3()).check(0, "going on by another route");
+    assert!(ended.stdout == *sample.bytes);
+    assert_eq!(fetched(&cut).len(), 1);
+    // When all are cut, all are told, and that is the end.
+    let ended = fetch(&place, &[&cut, &cut], &["--retries", "0", "-o", "-"]);
+    ended.check(3, "route 1: ").check(3, "route 2: ");
+}
+
+/// What came of a version that is no more does not count as progress.
+#[test]
+fn a_file_that_is_rewritten_again_and_again_uses_up_the_tries() {
+    static TAGS: [&str; 8] = ["v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7"];
+    let origin = Origin::start(|mut visit| async move {
+        let sample = Sample::new(6 * CHUNK_LEN, visit.number as u64, TAGS[visit.number.min(7)]);
+        visit.hello().await;
+        while let Some(request) = visit.request().await {
+            if let Request::Hashes(_) = request {
+                visit.answer(&sample, &request).await;
+                continue;
+            }
+            let Request::Get(get) = &request else { panic!("not a request for chunks") };
+            let answer = head(&sample, get.range, &get.conditions);
+            visit.head(&answer).await;
+            let Some(range) = answer.range else { continue };
+            let first = range.chunks().first();
+            visit.chunk(&sample, first).await;
+            visit.raw(sample.chunk(first + 1)).await;
+            visit.raw(&Trailer::bad(ChunkState::Changed).encode()).await;
+            return visit.gone().await;
+        }
+    });
+    let place = Place::new();
+    let ended = place.fetch("f", origin.port, &["--retries", "2", "--connections", "1"]);
+    ended.check(7, "(1 of 2)").check(7, "(2 of 2)");
+    assert_eq!(ended.stderr.matches("trying again").count(), 2, "{}", ended.stderr);
+}
