@@ -218,6 +218,24 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
+/// Whether whoever started this process had it ignore `signal`, as nohup(1) does; a process that was started keeps that (execve(2)).
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
+    // A mask in hexadecimal, the lowest bit for signal 1 (proc_pid_status(5)).
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    u32::try_from(signal - 1).is_ok_and(|bit| mask.checked_shr(bit).is_some_and(|mask| mask & 1 == 1))
+}
+
+/// Whether a signal is ignored: here nobody can tell without asking the kernel in an unsafe way.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn is_ignored(_signal: i32) -> bool {
+    false
+}
+
 /// With fewer descriptors a run ends somewhere in the middle: the runtime takes nine, and a transfer about as many again.
 #[cfg(unix)]
 const FEWEST_DESCRIPTORS: u64 = 32;

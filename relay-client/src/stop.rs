@@ -69,13 +69,17 @@ fn survive_size_limits() {
 
 #[cfg(unix)]
 async fn signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result,
-        _ = terminate.recv() => Ok(()),
-        _ = hangup.recv() => Ok(()),
+    use crate::platform::is_ignored;
+    use futures_util::stream::{FuturesUnordered, StreamExt};
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    // What nohup(1), or a shell for its background, has this process ignore stays ignored.
+    let heeded = kinds.into_iter().filter(|kind| !is_ignored(kind.as_raw_value()));
+    let mut heeded = heeded.map(signal).collect::<std::io::Result<Vec<_>>>()?;
+    let mut next: FuturesUnordered<_> = heeded.iter_mut().map(Signal::recv).collect();
+    match next.next().await {
+        Some(_) => Ok(()),
+        None => std::future::pending().await,
     }
 }
 

@@ -70,19 +70,20 @@ impl<'s> Connections<'s> {
     /// Adds the connections that are wanted from the beginning, on all routes, as far as there is work for them.
     pub(super) fn start_all(&mut self) {
         for route in 0..self.fates.len() {
-            match self.fates.get(route).map(|fate| (fate.is_gone, fate.failure.is_some())) {
-                // It was asked first and failed a moment ago.
-                Some((false, true)) => self.add_later(route, 0, false),
-                _ => self.start(route),
+            let fate = self.fates.get(route);
+            // It was asked first and failed a moment ago.
+            if fate.is_some_and(|fate| !fate.is_gone && fate.failure.is_some()) {
+                self.add_later(route, 0, false);
             }
         }
-    }
-
-    fn start(&mut self, route: usize) {
-        let wanted = self.shared.plan.connections.at_first();
-        while self.of(route).count() < wanted && self.has_work_for_more(self.shared.queue.free()) {
-            if !self.add(route) {
-                break;
+        // Each route gets one before any gets another: there may be fewer than all of them want.
+        for wanted in 1..=self.shared.plan.connections.at_first() {
+            for route in 0..self.fates.len() {
+                let has_failed = self.fates.get(route).is_none_or(|fate| fate.failure.is_some());
+                let has_enough = has_failed || self.of(route).count() >= wanted;
+                if !has_enough && self.has_work_for_more(self.shared.queue.free()) {
+                    self.add(route);
+                }
             }
         }
     }
@@ -96,13 +97,12 @@ impl<'s> Connections<'s> {
         self.slots.len() < MAX_CONNECTIONS && chunks >= least
     }
 
-    fn add(&mut self, route: usize) -> bool {
+    fn add(&mut self, route: usize) {
         if self.fates.get(route).is_none_or(|fate| fate.is_gone) {
-            return false;
+            return;
         }
         let tells = self.of(route).count() == 0;
         self.spawn(route, Phase::Dialling, |worker| Box::pin(worker.join(Duration::ZERO, tells)));
-        true
     }
 
     /// Whether a connection that has failed so often in turn is tried once more. While others go on there is no hurry to give up.
@@ -380,6 +380,21 @@ mod tests {
             brought,
             came: RefCell::new(vec![0]),
         }
+    }
+
+    #[tokio::test]
+    async fn connections_are_shared_out_among_the_routes() {
+        let plan = Plan { connections: Wanted::Fixed(16), ..self::plan() };
+        let (reporter, brought) = (Reporter::silent(), RefCell::new(vec![0; 6]));
+        let (verifiers, _) = Verifiers::new(false);
+        let queue = Queue::new(std::iter::once(0..1000), 1);
+        let shared = Shared { queue, ..shared(&plan, &reporter, &verifiers, &brought) };
+        let mut fates: Vec<RouteFate> = (0..6).map(|_| RouteFate::default()).collect();
+        fates[2].is_gone = true;
+        let mut connections = Connections::none(&shared, &mut fates);
+        connections.start_all();
+        let counts: Vec<usize> = (0..6).map(|route| connections.of(route).count()).collect();
+        assert_eq!(counts, [13, 13, 0, 13, 13, 12]);
     }
 
     /// A connection that has no more to do may be the last one at work, for others may have failed meanwhile; then its route begins

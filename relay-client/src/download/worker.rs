@@ -8,6 +8,7 @@ use crate::plan::Plan;
 use crate::progress::Reporter;
 use crate::session::{Session, request};
 use crate::verify::{Received, Sink, Verifiers};
+use relay_chain::frames::ReadError;
 use relay_chain::requests::{AnswerError, Body};
 use relay_proto::chunk::ChunkRange;
 use relay_proto::code::Status;
@@ -77,6 +78,8 @@ pub(super) struct Worker<'a> {
     id: WorkerId,
     route: usize,
     told: Rc<Told>,
+    /// Something that was asked for has been answered.
+    is_answered: bool,
     /// What its origin has, which is the version that is fetched under a tag of its own where the origin is another one.
     has: Option<FileFacts>,
 }
@@ -94,7 +97,7 @@ const MAX_ASKED: usize = 8;
 
 impl<'a> Worker<'a> {
     pub(super) fn new(shared: &'a Shared<'a>, id: WorkerId, route: usize, told: Rc<Told>) -> Worker<'a> {
-        Worker { shared, id, route, told, has: None }
+        Worker { shared, id, route, told, is_answered: false, has: None }
     }
 
     /// Builds a chain of its own after a pause, and works until it is no longer needed. `tells`: its steps are shown.
@@ -146,10 +149,18 @@ impl<'a> Worker<'a> {
     /// Why it ended before it was no longer needed.
     pub(super) async fn go_on(mut self, standing: Standing<'a>) -> Result<(), Failure> {
         self.has = Some(self.shared.version.clone());
-        self.work(standing).await
+        let was_idle = standing.asked.is_none();
+        match self.work(standing).await {
+            // Its origin did not wait until what is here had been looked through.
+            Err(failure) if was_idle && !self.is_answered && is_too_late(&failure) => {
+                self.shared.queue.leave(self.id);
+                self.join(Duration::ZERO, false).await
+            }
+            ended => ended,
+        }
     }
 
-    async fn work(self, standing: Standing<'a>) -> Result<(), Failure> {
+    async fn work(&mut self, standing: Standing<'a>) -> Result<(), Failure> {
         let Standing { mut session, asked } = standing;
         self.told.phase.set(Phase::Working);
         self.told.walk.set(session.walked());
@@ -179,6 +190,7 @@ impl<'a> Worker<'a> {
                     self.body(&session, &run, &head)?
                 }
             };
+            self.is_answered = true;
             for index in run {
                 self.receive(&mut session, &body, index).await?;
                 self.ask_ahead(&mut session, &mut asked_for).await?;
@@ -260,6 +272,15 @@ impl<'a> Worker<'a> {
 
     fn other_version(&self, chunk: Option<u64>) -> Failure {
         other_version(self.shared.plan, self.route, chunk)
+    }
+}
+
+/// Whether a chain on which nothing was asked for a while has been closed for that.
+fn is_too_late(failure: &Failure) -> bool {
+    match failure {
+        Failure::Broken { error: AnswerError::Read(error), .. } => !matches!(error, ReadError::Frame(_)),
+        Failure::Refused { status, .. } => *status == Status::REQUEST_TIMEOUT,
+        _ => false,
     }
 }
 

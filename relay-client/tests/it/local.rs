@@ -165,3 +165,43 @@ fn a_client_whose_link_died_does_not_wait_for_a_reader() {
         end(child).check(code, "");
     }
 }
+
+/// nohup(1) and shells in the background leave signals ignored for those they start.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    let (sample, go) = (Sample::new(3 * CHUNK_LEN, 8, "v1"), tokio::sync::watch::Sender::new(false));
+    let (served, goes) = (sample.clone(), go.clone());
+    let origin = Origin::start(move |mut visit| {
+        let (sample, mut goes) = (served.clone(), goes.subscribe());
+        async move {
+            visit.hello().await;
+            visit.request().await.unwrap();
+            visit.head(&head(&sample, None, &Conditions::default())).await;
+            visit.chunk(&sample, 0).await;
+            goes.wait_for(|go| *go).await.unwrap();
+            visit.chunk(&sample, 1).await;
+            visit.chunk(&sample, 2).await;
+            visit.gone().await;
+        }
+    });
+    let place = Place::new();
+    let via = format!("127.0.0.1:{}", origin.port);
+    let client = place.command(&["--get", "f", "--via", &via, "--timeout", "1h"]);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""])
+        .arg(client.get_program())
+        .args(client.get_args());
+    command
+        .current_dir(place.path(""))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_for_file(&place.path("f.part"), CHUNK_LEN);
+    for signal in [Signal::HUP, Signal::INT] {
+        kill_process(Pid::from_child(&child), signal).unwrap();
+    }
+    go.send_replace(true);
+    end(child).check(0, &sample.b3());
+}

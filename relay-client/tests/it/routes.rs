@@ -461,3 +461,34 @@ fn a_file_that_is_rewritten_again_and_again_uses_up_the_tries() {
     ended.check(7, "(1 of 2)").check(7, "(2 of 2)");
     assert_eq!(ended.stderr.matches("trying again").count(), 2, "{}", ended.stderr);
 }
+
+/// While a large old copy is looked through, the origin does not wait for ever.
+#[test]
+fn a_chain_that_was_left_alone_too_long_is_built_anew_in_silence() {
+    let sample = Sample::new(6 * CHUNK_LEN + 3, 30, "v1");
+    for says in [None, Some(Head::only(Status::REQUEST_TIMEOUT, ""))] {
+        let (served, said) = (sample.clone(), says.clone());
+        let origin = Origin::start(move |mut visit| {
+            let (sample, said) = (served.clone(), said.clone());
+            async move {
+                visit.hello().await;
+                if visit.number > 0 {
+                    return visit.serve(&sample).await;
+                }
+                let request = visit.request().await.unwrap();
+                visit.answer(&sample, &request).await;
+                if let Some(said) = said {
+                    visit.head(&said).await;
+                    visit.stream.shutdown().await.unwrap();
+                    visit.gone().await;
+                }
+            }
+        });
+        let place = Place::new();
+        fs::write(place.path("f"), &*sample.changed(1, "").bytes).unwrap();
+        let ended = place.fetch("f", origin.port, &["--retries", "0", "--connections", "1"]);
+        ended.check(0, &sample.b3());
+        assert!(!ended.stderr.contains("again") && !ended.stderr.contains("closed"), "{}", ended.stderr);
+        check_saved(&place, &sample);
+    }
+}
