@@ -22,7 +22,7 @@
 //! | [`journal`] | what a `.part` is and which of its chunks are on the disk |
 //! | [`scan`] | which chunks of a local file have the hashes they should have |
 //! | [`tree`] | whole directories: listing, many small files on one pipe, what lands where |
-//! | [`progress`], [`event`] | what people and programs see of it |
+//! | [`progress`], [`event`], [`console`] | what people and programs see of it |
 //! | [`trace`], [`list`] | the two other commands |
 //! | [`failure`], [`exit`] | every way to fail, and the exit codes |
 //! | [`stop`] | Ctrl-C |
@@ -33,6 +33,7 @@
 
 pub mod beneath;
 pub mod cli;
+pub mod console;
 pub mod download;
 pub mod event;
 pub mod exit;

@@ -1,9 +1,11 @@
 //! `relay-client list`: what the origin offers.
 
 use crate::cli::ListArguments;
+use crate::console;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::plan::{congestion, silence};
+use crate::platform::standard_output;
 use crate::progress::{Reporter, conclude};
 use crate::route_source;
 use crate::session::{Session, request};
@@ -17,7 +19,7 @@ use relay_proto::route::Route;
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 /// Lists what the origin offers.
@@ -35,7 +37,8 @@ async fn list(arguments: &ListArguments, stop: &Stop) -> Result<(), Failure> {
     let show: fn(&Page) -> io::Result<()> = if arguments.json { print_page_json } else { print_page };
     let unnameable = Until::new(stop, arguments.time.deadline).bound(listing.print(show)).await?;
     if unnameable > 0 {
-        eprintln!("{unnameable} more cannot be offered: their names are not UTF-8 or too long");
+        let reason = "their names are not UTF-8 or too long";
+        console::message(&format!("{unnameable} more cannot be offered: {reason}"));
     }
     Ok(())
 }
@@ -83,7 +86,7 @@ impl Listing<'_> {
                 return Err(session.broken(AnswerError::Protocol("a listing that does not advance")));
             }
             unnameable = unnameable.saturating_add(page.unnameable);
-            show(&page).map_err(|e| Failure::local("write", Path::new("standard output"), e))?;
+            show(&page).map_err(console::lost)?;
             let Some(next) = page.next else { return Ok(unnameable) };
             session.send(&self.request(Some(next.clone()))?).await?;
             after = Some(next);
@@ -96,7 +99,7 @@ impl Listing<'_> {
 }
 
 fn print_page(page: &Page) -> io::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(standard_output()?);
     for entry in &page.entries {
         writeln!(out, "{}", Row(entry))?;
     }
@@ -141,7 +144,7 @@ struct EntryEvent<'a> {
 }
 
 fn print_page_json(page: &Page) -> io::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(standard_output()?);
     for entry in &page.entries {
         serde_json::to_writer(&mut out, &EntryEvent { event: "entry", entry })?;
         out.write_all(b"\n")?;

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use relay_client::cli::Cli;
+use relay_client::console;
 use relay_client::exit::Exit;
 use relay_client::platform;
 use relay_client::stop::Stop;
@@ -10,14 +11,14 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(reason) = platform::raise_descriptors() {
-        eprintln!("error: {reason}");
+        console::message(&format!("error: {reason}"));
         return Exit::Local.into();
     }
     // One thread for the network; hashing and writing have their own.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the system gives no event queue: {error}");
+            console::message(&format!("error: the system gives no event queue: {error}"));
             return Exit::Local.into();
         }
     };

@@ -1,7 +1,7 @@
 //! What not every system has, each with a plain fallback.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Writes all of `bytes` at `offset`, without moving any cursor, so that several threads can write one file.
@@ -31,6 +31,50 @@ pub fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Resul
         }
     }
     Ok(())
+}
+
+/// Standard output, without a buffer. Where somebody has made it non-blocking, a write waits until there is room.
+///
+/// # Errors
+/// No descriptor is left.
+#[cfg(unix)]
+pub fn standard_output() -> io::Result<impl Write + Send> {
+    use std::os::fd::AsFd;
+    Ok(Patient(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+}
+
+/// Standard output.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn standard_output() -> io::Result<impl Write + Send> {
+    Ok(io::stdout())
+}
+
+/// A file that may be non-blocking, and is written to as if it were not.
+#[cfg(unix)]
+struct Patient(File);
+
+#[cfg(unix)]
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return written,
+            }
+            match poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None) {
+                Err(error) if error != rustix::io::Errno::INTR => return Err(error.into()),
+                _ => {}
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads exactly `bytes.len()` bytes at `offset`.

@@ -1,13 +1,14 @@
 //! What people and programs see of a run: bars on a terminal, plain lines elsewhere, JSON events, or only errors.
 
 use crate::cli::ShowArguments;
+use crate::console;
 use crate::event::{Begun, Event, RouteEnd, RouteShare};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::show;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use relay_proto::route::Route;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ pub struct Reporter {
     transfer: Mutex<Transfer>,
     /// Each route's part, where there are several routes or connections.
     shares: Mutex<Shares>,
+    /// Why an event did not reach the program that reads them.
+    lost: Mutex<Option<io::Error>>,
 }
 
 #[derive(Default)]
@@ -124,6 +127,7 @@ impl Reporter {
             due: AtomicU64::new(0),
             transfer,
             shares: Mutex::default(),
+            lost: Mutex::default(),
         }
     }
 
@@ -143,13 +147,13 @@ impl Reporter {
         match &self.view {
             // Of a directory this is an error like others, but not the last word.
             View::Quiet if matches!(event, Event::FileFailed { .. }) => {
-                sentence(event).into_iter().for_each(|line| eprintln!("error: {line}"));
+                sentence(event).into_iter().for_each(|line| console::message(&format!("error: {line}")));
             }
             View::Quiet => {}
-            View::Json => print_json(event),
+            View::Json => self.json(event),
             View::Lines => {
                 if let Some(line) = sentence(event) {
-                    eprintln!("{line}");
+                    console::message(&line);
                 }
             }
             View::Bars(bars) => bars.event(event),
@@ -220,15 +224,27 @@ impl Reporter {
         shares.at = Some(Instant::now());
     }
 
-    /// The run failed; said in every view.
-    pub fn failed(&self, failure: &Failure) {
+    /// The exit code of the run, which ended like this; a failure is said in every view. An event that did not reach the program
+    /// that reads them is one as well.
+    pub fn conclude(&self, ended: Result<(), Failure>) -> Exit {
+        let lost = self.lost.lock().map(|mut lost| lost.take()).unwrap_or_default();
+        let ended = ended.and_then(|()| lost.map_or(Ok(()), |error| Err(console::lost(error))));
+        let Err(failure) = ended else { return Exit::Success };
         if let View::Bars(bars) = &self.view {
             bars.clear();
         }
         if matches!(self.view, View::Json) {
-            print_json(&Event::failed(failure));
+            self.json(&Event::failed(&failure));
         }
-        print_failure(failure);
+        print_failure(&failure);
+        failure.exit()
+    }
+
+    fn json(&self, event: &Event) {
+        let Err(error) = console::json(event) else { return };
+        if let Ok(mut lost) = self.lost.lock() {
+            lost.get_or_insert(error);
+        }
     }
 
     fn begin(&self, size: u64, have: u64) {
@@ -260,8 +276,8 @@ impl Reporter {
 /// Says on standard error why a run failed. A route's error brings its own frame.
 pub fn print_failure(failure: &Failure) {
     match failure {
-        Failure::Route(rendered) => eprintln!("{rendered}"),
-        failure => eprintln!("error: {failure}"),
+        Failure::Route(rendered) => console::message(rendered),
+        failure => console::message(&format!("error: {failure}")),
     }
 }
 
@@ -269,18 +285,11 @@ pub fn print_failure(failure: &Failure) {
 pub fn conclude(result: Result<(), Failure>, json: bool) -> Exit {
     let Err(failure) = result else { return Exit::Success };
     if json {
-        print_json(&Event::failed(&failure));
+        // That standard output is gone may be what the failure is about.
+        let _ = console::json(&Event::failed(&failure));
     }
     print_failure(&failure);
     failure.exit()
-}
-
-/// Writes an event as a line of JSON. Nobody is left to be told when standard output is gone.
-pub fn print_json(event: &impl serde::Serialize) {
-    if let Ok(mut line) = serde_json::to_string(event) {
-        line.push('\n');
-        let _ = io::stdout().lock().write_all(line.as_bytes());
-    }
 }
 
 /// An event in words; none for those that only a moving display needs.

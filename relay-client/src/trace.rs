@@ -1,18 +1,19 @@
 //! `relay-client trace`: each hop of a route, its address, version and time, and where and why the route ends.
 
 use crate::cli::TraceArguments;
+use crate::console;
 use crate::event::{Begun, Event};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::plan::{congestion, silence};
-use crate::progress::{conclude, print_json};
+use crate::progress::conclude;
 use crate::route_source;
 use crate::show;
 use crate::stop::{Stop, Until};
 use relay_chain::chain::{Step, Walk, random_id, walk};
 use relay_proto::hop::ConnectionId;
 use relay_proto::route::Route;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +29,7 @@ async fn trace(arguments: &TraceArguments, stop: &Stop) -> Result<(), Failure> {
     let silence = silence(arguments.time.timeout)?;
     let congestion = congestion(arguments.network.congestion)?;
     let id = random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
-    let mut view = View { route: &route, json: arguments.json, address: None };
+    let mut view = View { route: &route, json: arguments.json, address: None, lost: None };
     view.begin(id);
     let plan = Walk { route: &route, id, silence, first_requests: &[], congestion };
     let walked = Until::new(stop, arguments.time.deadline)
@@ -37,40 +38,50 @@ async fn trace(arguments: &TraceArguments, stop: &Stop) -> Result<(), Failure> {
     let pipe = walked.inspect_err(|failure| view.end(failure))?;
     if !arguments.json {
         let hops = route.hops().len();
-        say(&format!("the chain stands: {hops} {} in {}", plural(hops), show::milliseconds(pipe.after)));
+        let after = show::milliseconds(pipe.after);
+        view.say(&format!("the chain stands: {hops} {} in {after}", plural(hops)));
     }
-    Ok(())
+    view.lost.map_or(Ok(()), |error| Err(console::lost(error)))
 }
 
 fn plural(hops: usize) -> &'static str {
     if hops == 1 { "hop" } else { "hops" }
 }
 
-/// A line of the result. Nobody is left to be told when standard output is gone.
-fn say(line: &str) {
-    let _ = writeln!(io::stdout().lock(), "{line}");
-}
-
 struct View<'a> {
     route: &'a Route,
     json: bool,
     address: Option<SocketAddr>,
+    /// Why a line did not get through.
+    lost: Option<io::Error>,
 }
 
 impl View<'_> {
-    fn begin(&self, id: ConnectionId) {
+    fn say(&mut self, line: &str) {
+        if let Err(error) = console::line(&line) {
+            self.lost.get_or_insert(error);
+        }
+    }
+
+    fn tell(&mut self, begun: Begun) {
+        if let Err(error) = console::json(&Event::step(None, begun, self.route)) {
+            self.lost.get_or_insert(error);
+        }
+    }
+
+    fn begin(&mut self, id: ConnectionId) {
         let hops = self.route.hops().len();
         let last = self.route.hop(hops);
         if self.json {
-            print_json(&Event::step(None, Begun::Dialling(id), self.route));
+            self.tell(Begun::Dialling(id));
         } else {
-            say(&format!("to {last}, {hops} {}, connection {id}", plural(hops)));
+            self.say(&format!("to {last}, {hops} {}, connection {id}", plural(hops)));
         }
     }
 
     fn step(&mut self, step: Step) {
         if self.json {
-            print_json(&Event::step(None, Begun::Step(step), self.route));
+            self.tell(Begun::Step(step));
             return;
         }
         match step {
@@ -79,17 +90,17 @@ impl View<'_> {
         }
     }
 
-    fn hop(&self, position: usize, agent: &str, after: Duration) {
+    fn hop(&mut self, position: usize, agent: &str, after: Duration) {
         let hop = self.route.hop(position);
         // Only the first hop is dialled from here; the others' addresses are known to the hops before them.
         let address = self.address.filter(|_| position == 1 && hop.host.ip().is_none());
         let address = address.map(|address| format!(" [{address}]")).unwrap_or_default();
-        say(&format!("{position:>3}  {hop}{address}  {agent}  {}", show::milliseconds(after)));
+        self.say(&format!("{position:>3}  {hop}{address}  {agent}  {}", show::milliseconds(after)));
     }
 
-    fn end(&self, failure: &Failure) {
+    fn end(&mut self, failure: &Failure) {
         if let (Failure::Walk(error), false) = (failure, self.json) {
-            say(&format!("{:>3}  {}  {}", error.position, error.hop, error.code));
+            self.say(&format!("{:>3}  {}  {}", error.position, error.hop, error.code));
         }
     }
 }

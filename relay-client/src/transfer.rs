@@ -24,13 +24,7 @@ pub async fn run(routes: Vec<Route>, arguments: &FetchArguments, stop: &Stop) ->
         }
     };
     let reporter = Reporter::new(&arguments.show);
-    match fetch(&plan, &reporter, &Until::new(stop, plan.deadline)).await {
-        Ok(()) => Exit::Success,
-        Err(failure) => {
-            reporter.failed(&failure);
-            failure.exit()
-        }
-    }
+    reporter.conclude(fetch(&plan, &reporter, &Until::new(stop, plan.deadline)).await)
 }
 
 /// Fetches what is planned.

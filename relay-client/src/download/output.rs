@@ -1,6 +1,7 @@
 //! Where the chunks go, and what is remembered of it.
 
 use super::placed::Placed;
+use crate::console::{self, STANDARD_OUTPUT};
 use crate::failure::{Failure, copy_of};
 use crate::journal::{KeepError, Keeper};
 use crate::part_file::PartFile;
@@ -29,7 +30,10 @@ impl Output {
     pub(super) async fn open(target: &Target) -> Result<Output, Failure> {
         let (sink, path) = match target {
             Target::File(path) => return Output::part(PartFile::open(path)?),
-            Target::StandardOutput => (Sink::stream(Box::new(io::stdout())), "standard output".into()),
+            Target::StandardOutput => {
+                let output = platform::standard_output().map_err(console::lost)?;
+                (Sink::stream(Box::new(output)), STANDARD_OUTPUT.into())
+            }
             Target::Special(path) if platform::is_null(path) => {
                 let file = OpenOptions::new().write(true).open(path);
                 let file = file.map_err(|e| Failure::local("write", path, e))?;

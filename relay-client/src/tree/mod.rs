@@ -86,13 +86,7 @@ pub async fn run(routes: Vec<Route>, arguments: &FetchArguments, stop: &Stop) ->
         }
         Err(failure) => Err(failure),
     };
-    match ended {
-        Ok(()) => Exit::Success,
-        Err(failure) => {
-            view.reporter().failed(&failure);
-            failure.exit()
-        }
-    }
+    view.reporter().conclude(ended)
 }
 
 /// A run over a directory.

@@ -205,3 +205,62 @@ fn an_ignored_signal_stays_ignored() {
     go.send_replace(true);
     end(child).check(0, &sample.b3());
 }
+
+/// A program that gives its pipe to a client may have made it non-blocking for itself, and both share that.
+#[test]
+fn a_non_blocking_output_is_waited_for() {
+    let sample = Sample::new(3 * CHUNK_LEN, 8, "v1");
+    let origin = Origin::good(&sample);
+    let place = Place::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    let via = format!("127.0.0.1:{}", origin.port);
+    let mut command = place.command(&["--get", "f", "--via", &via, "-o", "-"]);
+    let child = command.stdout(writer).spawn().unwrap();
+    drop(command);
+    let mut bytes = Vec::new();
+    // The first read waits until there is something, and by the end of it the pipe was full more than once.
+    std::io::Read::read_to_end(&mut { reader }, &mut bytes).unwrap();
+    let mut child = child;
+    child.stdout = None;
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(bytes == *sample.bytes);
+}
+
+/// Standard output of a client on a disk that is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn results_and_events_that_cannot_be_written_are_an_error() {
+    let sample = Sample::new(3 * CHUNK_LEN, 8, "v1");
+    let origin = Origin::good(&sample);
+    let place = Place::new();
+    let via = format!("127.0.0.1:{}", origin.port);
+    for arguments in [&["trace"] as &[&str], &["trace", "--json"], &["--get", "f", "--json"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = place.command(&[arguments, &["--via", &via]].concat());
+        let ended = command.stdout(full).spawn().unwrap().wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(8), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("cannot write standard output"), "{arguments:?}: {stderr}");
+    }
+    // What was to be fetched is there nevertheless.
+    assert!(place.read("f") == *sample.bytes);
+}
+
+/// Messages are for whoever can read them, and nothing else depends on that.
+#[cfg(target_os = "linux")]
+#[test]
+fn messages_that_cannot_be_written_are_lost_and_nothing_else() {
+    let sample = Sample::new(3 * CHUNK_LEN, 8, "v1");
+    let origin = Origin::good(&sample);
+    let place = Place::new();
+    std::fs::write(place.path("route.txt"), format!("f\n127.0.0.1:{}\n", origin.port)).unwrap();
+    for (arguments, code) in [(&["route.txt", "-o", "g"] as &[&str], 0), (&["no"], 2), (&["--no"], 2)] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = place.command(arguments);
+        let ended = command.stderr(full).spawn().unwrap().wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{arguments:?}");
+    }
+    assert!(place.read("g") == *sample.bytes);
+}
