@@ -20,3 +20,5 @@ pub mod dial;
 pub mod idle;
 pub mod platform;
 pub mod pump;
+
+mod race;
