@@ -26,12 +26,12 @@ pub fn clean(text: &str, cap: usize) -> String {
 
 /// Characters that can change what a terminal does or in which order it shows what follows: C0 and C1 controls, the
 /// line and paragraph separators, the bidirectional controls (Unicode UAX 9, section 2), the invisible tags, the zero-width
-/// space and the byte-order mark. Not the joiners (U+200C, U+200D): they do neither, and words of Persian and emoji families are written
-/// with them (Unicode Standard, section 23.2).
+/// space, the soft hyphen, which is seen only where a line breaks, and the byte-order mark. Not the joiners (U+200C, U+200D): they do
+/// neither, and words of Persian and emoji families are written with them (Unicode Standard, section 23.2).
 #[must_use]
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{ad}' | '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
         || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
@@ -51,6 +51,7 @@ mod tests {
         check("right\u{202e}to left\u{2066}", 100, "right to left");
         check("äöü", 4, "äö…");
         check("می\u{200c}خواهم 👨\u{200d}👧\u{200b}", 100, "می\u{200c}خواهم 👨\u{200d}👧");
+        check("pass\u{ad}word", 100, "pass word");
         check("", 4, "");
     }
 }
