@@ -1,7 +1,7 @@
-//! What an address leads to: in which form it is dialled, in which form rules look at it, and whose it is.
+//! What an address leads to: in which form it is dialled and compared, where it may end up, and whose it is.
 //!
-//! The same machine has many addresses, and some hide another within. Whoever decides by addresses must look at the one where
-//! the packets end up.
+//! The same machine has many addresses, and some hide another within. Whoever denies by addresses must look at the one where
+//! the packets may end up; whoever allows, at the one that is dialled.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -29,8 +29,9 @@ pub fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The form in which rules look at an address: where packets to it end up. It is canonical, and an IPv4 address that is
-/// embedded in an IPv6 one is taken out, whoever would translate or unwrap it on the way.
+/// Where packets to an address may end up. It is canonical, and an IPv4 address that is embedded in an IPv6 one is taken
+/// out, whoever would translate or unwrap it on the way. It says what harm an address can do, not what it is: nothing is
+/// allowed because of it.
 #[must_use]
 pub fn destination(address: IpAddr) -> IpAddr {
     match canonical(address) {
@@ -46,6 +47,13 @@ pub fn kind(address: IpAddr) -> Kind {
         IpAddr::V4(address) => kind_of_v4(address),
         IpAddr::V6(address) => kind_of_v6(address),
     }
+}
+
+/// Whether an address hides one of this machine, of its links or of nobody within: an embedded IPv4 address can take an
+/// address out of a network that contains it, and never brings it into one.
+#[must_use]
+pub fn hides_local(address: IpAddr) -> bool {
+    destination(address) != canonical(address) && matches!(kind(address), Kind::Loopback | Kind::Local)
 }
 
 /// Whether a name is one of those that always mean the machine itself (RFC 6761, section 6.3).
@@ -154,6 +162,8 @@ mod tests {
             assert_eq!(canonical(ip(address)), ip(dialled), "{address} dialled");
             assert_eq!(destination(ip(address)), ip(leads_to), "{address} leads to");
             assert_eq!(kind(ip(address)), whose, "{address}");
+            let is_hidden = canonical(ip(address)) != destination(ip(address)) && whose >= Kind::Local;
+            assert_eq!(hides_local(ip(address)), is_hidden, "{address}");
         }
     }
 

@@ -4,8 +4,9 @@
 //! could match, and then every address that came back is judged by itself; the one that passed is the one that is dialled. Rules
 //! that name no address (`*`, `*.example.org`) reach public addresses only, whatever a name server says.
 
+use crate::relay::allow::contains;
 use ipnet::IpNet;
-use relay_link::address::{Kind, destination, is_localhost, kind};
+use relay_link::address::{Kind, canonical, is_localhost, kind};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -52,7 +53,7 @@ pub fn could_match(rules: &[AllowProxy], host: &str, port: u16) -> bool {
 /// Whether an address may be dialled for a host.
 pub fn permits(rules: &[AllowProxy], host: &str, port: u16, address: IpAddr) -> bool {
     let host = plain_name(host);
-    let (kind, destination) = (kind(address), destination(address));
+    let kind = kind(address);
     rules.iter().filter(|rule| rule.has_port(port)).any(|rule| match &rule.hosts {
         Hosts::Public => kind == Kind::Public,
         Hosts::Below(end) => kind == Kind::Public && host.ends_with(end.as_str()),
@@ -62,7 +63,7 @@ pub fn permits(rules: &[AllowProxy], host: &str, port: u16, address: IpAddr) -> 
             Kind::Local => false,
         },
         Hosts::Name(_) => false,
-        Hosts::Net(net) => net.contains(&destination),
+        Hosts::Net(net) => contains(net, address),
     })
 }
 
@@ -129,7 +130,7 @@ fn hosts(host: &str) -> Result<Hosts, &'static str> {
         return Ok(Hosts::Public);
     }
     if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(Hosts::Net(IpNet::from(destination(address))));
+        return Ok(Hosts::Net(IpNet::from(canonical(address))));
     }
     if host.contains('/') {
         return host.parse().map(|net: IpNet| Hosts::Net(net.trunc())).map_err(|_| "this is not a network");
@@ -206,6 +207,9 @@ mod tests {
             (&["10.0.0.0/8"], "x.lab", 80, "10.200.0.1", true),
             (&["[fd00::/8]:80"], "x.lab", 80, "fd12::1", true),
             (&["::ffff:127.0.0.1"], "127.0.0.1", 80, "127.0.0.1", true),
+            (&["127.0.0.0/8"], "64:ff9b::7f00:1", 80, "64:ff9b::7f00:1", false),
+            (&["64:ff9b::/96"], "64:ff9b::7f00:1", 80, "64:ff9b::7f00:1", false),
+            (&["64:ff9b::7f00:1"], "64:ff9b::7f00:1", 80, "64:ff9b::7f00:1", true),
         ];
         for (rules, host, port, address, expected) in table {
             assert_eq!(

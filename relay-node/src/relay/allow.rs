@@ -1,7 +1,7 @@
 //! Which next hops a node relays to. Nothing is relayed that no rule allows.
 
 use ipnet::IpNet;
-use relay_link::address::{Kind, destination, is_localhost, kind};
+use relay_link::address::{Kind, canonical, hides_local, is_localhost, kind};
 use relay_proto::address::{Hop, Host};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -50,14 +50,14 @@ impl What {
             return Some(What::Any);
         }
         if let Ok(address) = text.parse::<IpAddr>() {
-            return Some(What::Network(IpNet::from(destination(address))));
+            return Some(What::Network(IpNet::from(canonical(address))));
         }
         if let Ok(network) = text.parse::<IpNet>() {
             let network = network.trunc();
             // A network of one address is that address, in the form in which addresses are compared.
             let is_one = network.prefix_len() == network.max_prefix_len();
             return Some(What::Network(if is_one {
-                IpNet::from(destination(network.addr()))
+                IpNet::from(canonical(network.addr()))
             } else {
                 network
             }));
@@ -153,7 +153,7 @@ impl AllowNext {
     fn takes_address(&self, address: IpAddr) -> bool {
         match &self.what {
             What::Any => matches!(kind(address), Kind::Public | Kind::Private),
-            What::Network(network) => network.contains(&destination(address)),
+            What::Network(network) => contains(network, address),
             What::Name(_) => false,
         }
     }
@@ -169,6 +169,12 @@ impl fmt::Display for NextHopPolicy {
         }
         Ok(())
     }
+}
+
+/// Whether a network that was configured holds this address. One that names a single address means just that one.
+pub(crate) fn contains(network: &IpNet, address: IpAddr) -> bool {
+    let is_one = network.prefix_len() == network.max_prefix_len();
+    network.contains(&canonical(address)) && (is_one || !hides_local(address))
 }
 
 fn plain_name(name: &str) -> String {
@@ -248,6 +254,26 @@ mod tests {
         }
         assert!(allows(&["localhost"], "localhost:80", "127.0.0.1"));
         assert!(!allows(&["localhost"], "localhost:80", "169.254.0.1"));
+    }
+
+    #[test]
+    fn an_embedded_address_denies_and_never_allows() {
+        for hiding in ["64:ff9b::7f00:1", "2002:7f00:1::", "::127.0.0.1", "2001:db8::5efe:7f00:1"] {
+            let hop = format!("[{hiding}]:80");
+            for rules in
+                [&[] as &[&str], &["127.0.0.0/8"], &["127.0.0.1"], &["*"], &["::/0"], &["64:ff9b::/96"]]
+            {
+                assert!(!allows(rules, &hop, hiding), "{hiding} by {rules:?}");
+                assert!(!allows(rules, "any.example:80", hiding), "a name for {hiding} by {rules:?}");
+            }
+            assert!(allows(&[hiding], &hop, hiding), "{hiding} by itself");
+        }
+        assert!(!allows(&["192.0.2.0/24"], "[64:ff9b::192.0.2.1]:80", "64:ff9b::192.0.2.1"));
+        assert!(allows(&["64:ff9b::/96"], "[64:ff9b::192.0.2.1]:80", "64:ff9b::192.0.2.1"));
+        assert!(
+            allows(&["127.0.0.0/8"], "[::ffff:127.0.0.1]:80", "::ffff:127.0.0.1"),
+            "that is its other form"
+        );
     }
 
     #[test]
