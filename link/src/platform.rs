@@ -3,5 +3,6 @@
 //! No policy may be in this module: it moves and measures, and its callers decide.
 
 pub mod descriptors;
+pub(crate) mod hangup;
 pub mod pipe;
 pub mod unsent;

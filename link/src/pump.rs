@@ -2,9 +2,11 @@
 //!
 //! A direction begins with copying, which requests and small answers never outgrow, and gets a pipe of the kernel's once it has
 //! carried 64 KiB. Nothing is read before what was read is written, so a slow reader slows the sender and nothing piles up. The
-//! end of one side passes to the other as the end of that direction alone; a failure ends both as a failure.
+//! end of one side passes to the other as the end of that direction alone; a failure ends both as a failure, at once, whether or
+//! not anybody reads from the side that failed.
 
 use crate::idle::idle_for;
+use crate::platform::hangup::broken;
 use crate::platform::pipe::Pipe;
 use crate::platform::unsent::unsent_bytes;
 use std::cell::RefCell;
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// From so many bytes on a direction is worth its own pipe.
 const PIPE_FROM: u64 = 64 * 1024;
@@ -25,6 +28,12 @@ thread_local! {
     /// One buffer a thread: nothing stays in it beyond one read and the write attempt that follows at once.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; COPY_BUFFER]);
 }
+
+/// How long the other direction may be silent once one has ended and nothing waits for a reader: whoever ends its side has
+/// asked all it will ask.
+const HALF_CLOSED_IDLE: Duration = Duration::from_secs(60);
+/// What a side said before it broke is passed on as long as some of it moves in so long a time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How the blind part ended.
 #[derive(Debug)]
@@ -58,41 +67,68 @@ impl Passed {
     }
 }
 
-/// Passes bytes between the two connections until both directions have ended, one fails, or nothing moves for `idle`.
+/// Passes bytes between the two connections until both directions have ended, one side fails, or nothing moves for `idle`; once one
+/// direction has ended, for a minute at most.
 pub async fn pump(previous: &TcpStream, next: &TcpStream, idle: Duration, passed: &Passed) -> PumpEnd {
-    let up = Direction { from: previous, to: next, passed: &passed.up };
-    let down = Direction { from: next, to: previous, passed: &passed.down };
+    let up = Direction::new(previous, next, &passed.up);
+    let down = Direction::new(next, previous, &passed.down);
+    // Bytes that leave a socket's buffer move, too: a slow reader may take long to make room for the next piece.
+    let moved = || (passed.up(), passed.down(), unsent_bytes(previous), unsent_bytes(next));
+    tokio::select! {
+        end = both(&up, &down) => end,
+        error = up.source_broken() => PumpEnd::PreviousFailed(error),
+        // What a next hop said before its orderly end, the client may still have to read.
+        error = down.source_broken() => if down.has_ended() { PumpEnd::Done } else { PumpEnd::NextFailed(error) },
+        () = half_closed(&up, &down, idle.min(HALF_CLOSED_IDLE)) => {
+            if down.has_ended() { PumpEnd::Done } else { PumpEnd::Idle }
+        }
+        () = idle_for(idle, moved) => PumpEnd::Idle,
+    }
+}
+
+/// Runs both directions to their end, or until one fails.
+async fn both(up: &Direction<'_>, down: &Direction<'_>) -> PumpEnd {
     // Who has ended in order may close, and bytes for it then fail. That is the end of their direction and no more: a failure
     // would destroy what it said last and is still on its way.
-    let (has_previous_ended, has_next_ended) = (AtomicBool::new(false), AtomicBool::new(false));
-    let both = async {
-        let up = async {
-            match up.run().await {
-                Ok(()) => has_previous_ended.store(true, Ordering::Relaxed),
-                Err(Failure::Write(_)) if has_next_ended.load(Ordering::Relaxed) => {}
-                Err(Failure::Read(error)) => return Err(PumpEnd::PreviousFailed(error)),
-                Err(Failure::Write(error)) => return Err(PumpEnd::NextFailed(error)),
-            }
-            Ok(())
-        };
-        let down = async {
-            match down.run().await {
-                Ok(()) => has_next_ended.store(true, Ordering::Relaxed),
-                Err(Failure::Write(_)) if has_previous_ended.load(Ordering::Relaxed) => {}
-                Err(Failure::Read(error)) => return Err(PumpEnd::NextFailed(error)),
-                Err(Failure::Write(error)) => return Err(PumpEnd::PreviousFailed(error)),
-            }
-            Ok(())
-        };
-        tokio::try_join!(up, down)
+    let upwards = async {
+        match up.run().await {
+            Ok(()) => up.end_noted(),
+            Err(Failure::Write(_)) if down.has_ended() => {}
+            Err(Failure::Read(error)) => return Err(PumpEnd::PreviousFailed(error)),
+            Err(Failure::Write(error)) => return Err(PumpEnd::NextFailed(error)),
+        }
+        Ok(())
     };
-    tokio::select! {
-        ended = both => match ended {
-            Ok(_) => PumpEnd::Done,
-            Err(end) => end,
-        },
-        // Bytes that leave a socket's buffer move, too: a slow reader may take long to make room for the next piece.
-        () = idle_for(idle, || (passed.up(), passed.down(), unsent_bytes(previous), unsent_bytes(next))) => PumpEnd::Idle,
+    let downwards = async {
+        match down.run().await {
+            Ok(()) => down.end_noted(),
+            Err(Failure::Write(_)) if up.has_ended() => {}
+            Err(Failure::Read(error)) => return Err(PumpEnd::NextFailed(error)),
+            Err(Failure::Write(error)) => return Err(PumpEnd::PreviousFailed(error)),
+        }
+        Ok(())
+    };
+    match tokio::try_join!(upwards, downwards) {
+        Ok(_) => PumpEnd::Done,
+        Err(end) => end,
+    }
+}
+
+/// Returns when one direction has ended and the other was silent for `limit`, with nothing on its way to a reader who may
+/// have paused. Never, where the system does not tell what is on its way.
+async fn half_closed(up: &Direction<'_>, down: &Direction<'_>, limit: Duration) {
+    let open = tokio::select! {
+        () = up.ended.notified() => down,
+        () = down.ended.notified() => up,
+    };
+    loop {
+        let carried = || open.passed.load(Ordering::Relaxed);
+        let before = carried();
+        tokio::time::sleep(limit).await;
+        let waits_for_reader = [up, down].iter().any(|direction| direction.undelivered() != Some(0));
+        if carried() == before && !waits_for_reader {
+            return;
+        }
     }
 }
 
@@ -105,9 +141,42 @@ struct Direction<'a> {
     from: &'a TcpStream,
     to: &'a TcpStream,
     passed: &'a AtomicU64,
+    /// Its end was read and passed on.
+    has_ended: AtomicBool,
+    ended: Notify,
 }
 
-impl Direction<'_> {
+impl<'a> Direction<'a> {
+    fn new(from: &'a TcpStream, to: &'a TcpStream, passed: &'a AtomicU64) -> Self {
+        Direction { from, to, passed, has_ended: AtomicBool::new(false), ended: Notify::new() }
+    }
+
+    fn end_noted(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+        self.ended.notify_one();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the reader has not taken yet, where the system tells.
+    fn undelivered(&self) -> Option<u64> {
+        // The end itself counts as one until the other system has taken note of it.
+        unsent_bytes(self.to).map(|bytes| bytes.saturating_sub(u64::from(self.has_ended())))
+    }
+
+    /// Returns when the side that this direction reads from has failed, though nobody may be reading from it, and what it said
+    /// before that is delivered or does not move any more.
+    async fn source_broken(&self) -> io::Error {
+        broken(self.from).await;
+        if !self.has_ended() || self.undelivered() != Some(0) {
+            idle_for(LAST_WORDS, || (self.passed.load(Ordering::Relaxed), self.undelivered())).await;
+        }
+        let told = socket2::SockRef::from(self.from).take_error().ok().flatten();
+        told.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+    }
+
     async fn run(&self) -> Result<(), Failure> {
         while self.passed.load(Ordering::Relaxed) < PIPE_FROM {
             if self.copy_once().await? == 0 {
@@ -288,7 +357,78 @@ mod tests {
         for from_next in [true, false] {
             let (heard, end) = after_an_orderly_end(from_next).await;
             assert_eq!(heard, b"the last word");
-            assert!(matches!(end, PumpEnd::Done), "{from_next}: {end:?}");
+            // A client that is gone for good is a reset for its next hop, once that has what the client said last.
+            let is_reset = !from_next && matches!(end, PumpEnd::PreviousFailed(_));
+            assert!(is_reset || matches!(end, PumpEnd::Done), "{from_next}: {end:?}");
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(120);
+
+    #[cfg_attr(
+        any(not(target_os = "linux"), relay_plain),
+        ignore = "only Linux tells of a reset that nobody reads"
+    )]
+    #[tokio::test]
+    async fn a_reset_is_passed_on_while_nobody_reads_from_its_side() {
+        for has_ended in [true, false] {
+            let (mut client, previous) = connected().await;
+            let (next, mut origin) = connected().await;
+            let passed = Passed::default();
+            let (idle, mut pumped_bytes) = (PATIENCE * 100, Vec::new());
+            let mut pumped = pin!(pump(&previous, &next, idle, &passed));
+            let leave = async {
+                client.write_all(b"the last word").await.unwrap();
+                if has_ended {
+                    client.shutdown().await.unwrap();
+                    origin.read_to_end(&mut pumped_bytes).await.unwrap();
+                } else {
+                    // As much as the next hop, who takes nothing, and all buffers on the way do not hold.
+                    while tokio::time::timeout(Duration::from_secs(1), client.write_all(&[0; 65_536]))
+                        .await
+                        .is_ok()
+                    {}
+                }
+                client.set_zero_linger().unwrap();
+                drop(client);
+                std::future::pending::<()>().await;
+            };
+            let end = tokio::time::timeout(PATIENCE, async {
+                tokio::select! { end = &mut pumped => end, () = leave => unreachable!() }
+            });
+            let end = end.await.expect("it ends long before its idle limit");
+            assert!(matches!(end, PumpEnd::PreviousFailed(_)), "{has_ended}: {end:?}");
+            assert!(!has_ended || pumped_bytes == b"the last word");
+        }
+    }
+
+    #[cfg_attr(
+        any(not(target_os = "linux"), relay_plain),
+        ignore = "only Linux tells what a reader has not taken"
+    )]
+    #[tokio::test(start_paused = true)]
+    async fn after_one_sides_end_the_other_may_be_silent_for_a_minute() {
+        for is_paused_reader in [false, true] {
+            let (client, previous) = connected().await;
+            let (next, mut origin) = connected().await;
+            let (passed, start) = (Passed::default(), tokio::time::Instant::now());
+            let silent = async {
+                if is_paused_reader {
+                    // More than the client's buffer takes, and then the end.
+                    let _ = origin.write_all(&vec![0; 512 * 1024]).await;
+                    origin.shutdown().await.unwrap();
+                } else {
+                    socket2::SockRef::from(&client).shutdown(std::net::Shutdown::Write).unwrap();
+                }
+                std::future::pending::<()>().await;
+            };
+            let end = tokio::select! {
+                end = pump(&previous, &next, HALF_CLOSED_IDLE * 10, &passed) => end,
+                () = silent => unreachable!(),
+            };
+            assert!(matches!(end, PumpEnd::Idle), "{end:?}");
+            let limit = if is_paused_reader { HALF_CLOSED_IDLE * 10 } else { HALF_CLOSED_IDLE };
+            assert!((limit..=limit + limit / 2).contains(&start.elapsed()), "{:?}", start.elapsed());
         }
     }
 }
