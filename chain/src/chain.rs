@@ -3,6 +3,7 @@
 use crate::frames::{Frame, ReadError, encode, read_frame};
 use relay_link::congestion::Congestion;
 use relay_link::dial::{DialError, Dialled, dial};
+use relay_link::resolve::Names;
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
 use relay_proto::frame::FrameType;
@@ -123,7 +124,8 @@ pub fn random_bits() -> io::Result<u64> {
 pub async fn walk(walk: &Walk<'_>, mut on_step: impl FnMut(Step)) -> Result<Pipe, WalkError> {
     let start = Instant::now();
     let at = |position| Place { position, hop: walk.route.hop(position) };
-    let dialled = dial(walk.route.hop(1), start + walk.silence, walk.congestion, |_| true).await;
+    let deadline = start + walk.silence;
+    let dialled = dial(walk.route.hop(1), deadline, walk.congestion, Names::Own, |_| true).await;
     let Dialled { mut stream, address } = dialled.map_err(|e| not_dialled(&at(1), &e))?;
     on_step(Step::Connected { address, after: start.elapsed() });
 

@@ -5,14 +5,14 @@
 use crate::address::canonical;
 use crate::congestion::Congestion;
 use crate::race::{self, Worked};
+use crate::resolve::{Names, ResolveError, resolve};
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// A connection to a hop.
 #[derive(Debug)]
@@ -32,6 +32,9 @@ pub enum DialError {
     /// Name lookup took too long.
     #[error("name lookup timed out")]
     LookupTimedOut,
+    /// Nobody may be asked for the name.
+    #[error("{}", ResolveError::Unknown)]
+    NotLookedUp,
     /// The name has addresses, but none that is allowed.
     #[error("not allowed: {0}")]
     Denied(SocketAddr),
@@ -55,7 +58,7 @@ impl DialError {
         match self {
             DialError::NameNotFound(_) => FailureCode::NameNotFound,
             DialError::LookupTimedOut | DialError::ConnectTimedOut(_) => FailureCode::TimedOut,
-            DialError::Denied(_) => FailureCode::Denied,
+            DialError::NotLookedUp | DialError::Denied(_) => FailureCode::Denied,
             DialError::TooManyFiles(_) => FailureCode::Internal,
             DialError::Connect(_, error) => match error.kind() {
                 io::ErrorKind::ConnectionRefused => FailureCode::Refused,
@@ -71,7 +74,7 @@ impl DialError {
     }
 }
 
-/// Finds the hop's addresses, once, and dials those that `allow` lets pass, at short intervals; the first that answers counts. Which one
+/// Finds the hop's addresses, once and where `names` lets them be looked for, and dials those that `allow` lets pass, at short intervals; the first that answers counts. Which one
 /// that was is remembered, and goes first the next time.
 ///
 /// Exactly an address that was checked is dialled. One that swallows packets costs the others 250 ms.
@@ -82,10 +85,11 @@ pub async fn dial(
     hop: &Hop,
     deadline: Instant,
     congestion: Congestion,
+    names: Names,
     allow: impl Fn(SocketAddr) -> bool,
 ) -> Result<Dialled, DialError> {
     let (allowed, refused): (Vec<SocketAddr>, Vec<SocketAddr>) =
-        lookup(hop, deadline).await?.into_iter().partition(|address| allow(*address));
+        lookup(hop, names, deadline).await?.into_iter().partition(|address| allow(*address));
     if let (true, Some(refused)) = (allowed.is_empty(), refused.last()) {
         return Err(DialError::Denied(*refused));
     }
@@ -104,43 +108,25 @@ pub async fn dial(
 /// Which of several addresses worked.
 static WORKED: Worked = Worked::new();
 
-async fn lookup(hop: &Hop, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
+async fn lookup(hop: &Hop, names: Names, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
     let port = hop.port.get();
     if let Some(ip) = hop.host.ip() {
         return Ok(vec![SocketAddr::new(canonical(ip), port)]);
     }
-    let found = timeout_at(deadline, resolve(hop.host.as_str().to_owned(), port)).await;
-    let found = found.map_err(|_| DialError::LookupTimedOut)?.map_err(DialError::NameNotFound)?;
+    let found = resolve(hop.host.as_str(), names, deadline).await.map_err(|error| match error {
+        ResolveError::NotFound(error) => DialError::NameNotFound(error),
+        ResolveError::TimedOut => DialError::LookupTimedOut,
+        ResolveError::Unknown => DialError::NotLookedUp,
+    })?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in found.into_iter().take(MAX_ADDRESSES) {
-        let address = SocketAddr::new(canonical(address.ip()), port);
+    for address in found {
+        let address = SocketAddr::new(canonical(address), port);
         if !addresses.contains(&address) {
             addresses.push(address);
         }
     }
     Ok(addresses)
 }
-
-/// Asks the system's resolver, which blocks a thread of the pool until it answers, whoever has given up meanwhile. So the
-/// permit stays with the question, and names that nobody answers for cannot take the pool from everything else.
-async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
-    let question = move || {
-        let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        drop(permit);
-        found
-    };
-    tokio::task::spawn_blocking(question).await.map_err(io::Error::other)?
-}
-
-/// Gives the permits for name lookups.
-static LOOKUPS: Semaphore = Semaphore::const_new(MOST_LOOKUPS);
-
-/// The most name lookups at once in this process.
-const MOST_LOOKUPS: usize = 64;
-
-/// The most addresses of one name that are tried.
-const MAX_ADDRESSES: usize = 16;
 
 /// How long a connection may be idle before the kernel asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -156,27 +142,5 @@ pub fn tune(stream: &TcpStream) {
     let result = result.and_then(|()| socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive));
     if let Err(error) = result {
         tracing::debug!(%error, "a socket takes no options");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::net::TcpListener;
-
-    #[tokio::test]
-    async fn lookups_that_nobody_answers_stop_further_ones_and_nothing_else() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let by_name: Hop = format!("localhost:{}", address.port()).parse().unwrap();
-        let by_address: Hop = address.to_string().parse().unwrap();
-        let soon = || Instant::now() + Duration::from_millis(100);
-        let late = || Instant::now() + Duration::from_secs(30);
-        let hung = LOOKUPS.acquire_many(u32::try_from(MOST_LOOKUPS).unwrap()).await.unwrap();
-        let refused = dial(&by_name, soon(), Congestion::SYSTEM, |_| true).await.unwrap_err();
-        assert!(matches!(refused, DialError::LookupTimedOut), "{refused}");
-        assert_eq!(dial(&by_address, late(), Congestion::SYSTEM, |_| true).await.unwrap().address, address);
-        drop(hung);
-        assert_eq!(dial(&by_name, late(), Congestion::SYSTEM, |_| true).await.unwrap().address, address);
     }
 }

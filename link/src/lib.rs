@@ -3,6 +3,8 @@
 //! | module | what belongs in it |
 //! | --- | --- |
 //! | [`dial`] | name lookup and connect within one time limit, with a say for whoever must allow the address |
+//! | [`resolve`] | from a name to its addresses |
+//! | [`shares`] | how much one peer may take of what all share |
 //! | [`address`] | what an address leads to, and whose it is |
 //! | [`congestion`] | which congestion control sockets get |
 //! | [`detect`] | the first byte of an accepted connection |
@@ -20,5 +22,7 @@ pub mod dial;
 pub mod idle;
 pub mod platform;
 pub mod pump;
+pub mod resolve;
+pub mod shares;
 
 mod race;

@@ -35,7 +35,7 @@ fn a_hop_that_refuses() {
 #[test]
 fn a_name_that_is_not_found() {
     let world = World::new();
-    let relay = world.relay();
+    let relay = world.relay_with(&["--allow-next", "*"]);
     // A label of more than 63 letters cannot exist (RFC 1035, section 2.3.4), so nobody is asked for it.
     let name = format!("{}.example:12000", "x".repeat(64));
     let finished = world.fetch("f", &[relay.hop(), name.clone()], &[]);
@@ -43,6 +43,23 @@ fn a_name_that_is_not_found() {
     world.check_failed(&finished, "f", UNREACHABLE, &[&expected]);
     let finished = world.fetch("f", std::slice::from_ref(&name), &[]);
     world.check_failed(&finished, "f", UNREACHABLE, &[&format!("hop 1 ({name}): name not found")]);
+}
+
+/// Whoever calls cannot make a node ask its name servers for whatever he likes.
+#[test]
+fn a_name_is_not_looked_up_where_the_rules_hold_addresses_alone() {
+    let world = World::new();
+    let bytes = world.offer("f", 100);
+    let name = format!("{}.example:12000", "x".repeat(64));
+    for rules in [&[] as &[&str], &["--allow-next", "10.0.0.0/8"]] {
+        let relay = world.relay_with(rules);
+        let finished = world.fetch("f", &[relay.hop(), name.clone()], &[]);
+        let would = format!("its operator would allow it with --allow-next {name}");
+        world.check_failed(&finished, "f", DENIED, &[&format!("hop 2 ({name}): "), &would]);
+    }
+    let (relay, origin) = (world.relay(), world.origin());
+    let by_name = format!("localhost:{}", origin.address().port());
+    world.check_saved(&world.fetch("f", &[relay.hop(), by_name], &[]), "f", &bytes);
 }
 
 /// A stream to the broadcast address has no route (ip(7)), and no packet leaves the machine.

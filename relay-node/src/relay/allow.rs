@@ -84,6 +84,17 @@ impl fmt::Display for AllowNext {
     }
 }
 
+/// Where a hop's name may be looked up; more comes behind less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lookup {
+    /// Nowhere: no rule could match, whatever it leads to.
+    Denied,
+    /// Among the names that this machine knows itself.
+    Known,
+    /// Wherever the system looks.
+    Anywhere,
+}
+
 /// All rules of a node.
 #[derive(Debug, Clone)]
 pub struct NextHopPolicy {
@@ -116,17 +127,19 @@ impl NextHopPolicy {
         })
     }
 
-    /// Whether some rule may match the hop, so that its name is worth looking up.
+    /// Where the hop's name may be looked up, before any of its addresses is judged. Rules that hold addresses alone make no
+    /// caller's name worth a question to anybody else.
     #[must_use]
-    pub fn may_match(&self, hop: &Hop) -> bool {
-        self.rules.iter().filter(|rule| rule.takes_port(hop.port.get())).any(|rule| {
-            match (&rule.what, hop.host.ip()) {
-                (What::Name(name), None) => *name == plain_name(hop.host.as_str()),
-                (What::Name(_), Some(_)) => false,
-                (What::Any | What::Network(_), None) => true,
-                (_, Some(address)) => rule.takes_address(address),
-            }
-        })
+    pub fn lookup(&self, hop: &Hop) -> Lookup {
+        let rules = self.rules.iter().filter(|rule| rule.takes_port(hop.port.get()));
+        let each = rules.map(|rule| match (&rule.what, hop.host.ip()) {
+            (What::Any, None) => Lookup::Anywhere,
+            (What::Name(name), None) if *name == plain_name(hop.host.as_str()) => Lookup::Anywhere,
+            (What::Network(_), None) => Lookup::Known,
+            (_, Some(address)) if rule.takes_address(address) => Lookup::Known,
+            _ => Lookup::Denied,
+        });
+        each.max().unwrap_or(Lookup::Denied)
     }
 
     /// Whether `address`, which `hop`'s name resolved to, may be dialled.
@@ -190,7 +203,7 @@ mod tests {
         let policy = NextHopPolicy::new(rules.iter().map(|rule| rule.parse().unwrap()).collect());
         let hop: Hop = hop.parse().unwrap();
         let address = SocketAddr::new(address.parse().unwrap(), hop.port.get());
-        policy.may_match(&hop) && policy.allows(&hop, address)
+        policy.lookup(&hop) != Lookup::Denied && policy.allows(&hop, address)
     }
 
     #[test]
@@ -279,8 +292,15 @@ mod tests {
     #[test]
     fn a_name_that_no_rule_can_match_is_not_looked_up() {
         let policy = NextHopPolicy::new(vec!["pchost1".parse().unwrap()]);
-        assert!(!policy.may_match(&"pchost2:80".parse().unwrap()));
-        assert!(policy.may_match(&"pchost1:80".parse().unwrap()));
+        assert_eq!(policy.lookup(&"pchost2:80".parse().unwrap()), Lookup::Denied);
+        assert_eq!(policy.lookup(&"pchost1:80".parse().unwrap()), Lookup::Anywhere);
+        // Addresses alone: the machine's own names may lead to them, and nobody is asked for others.
+        for rules in [&[] as &[&str], &["10.0.0.0/8"], &["pchost1", "10.0.0.0/8"], &["pchost1:81", "0.0.0.0/0"]] {
+            let policy = NextHopPolicy::new(rules.iter().map(|rule| rule.parse().unwrap()).collect());
+            assert_eq!(policy.lookup(&"any.example:80".parse().unwrap()), Lookup::Known, "{rules:?}");
+        }
+        let policy = NextHopPolicy::new(vec!["*".parse().unwrap()]);
+        assert_eq!(policy.lookup(&"any.example:80".parse().unwrap()), Lookup::Anywhere);
     }
 
     #[test]

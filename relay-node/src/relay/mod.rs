@@ -3,19 +3,20 @@
 pub mod allow;
 
 use crate::record::{Fault, Outcome, Record};
-use allow::NextHopPolicy;
+use allow::{Lookup, NextHopPolicy};
 use relay_chain::frames::{Frame, ReadError, read_frame, write_message};
 use relay_link::closing::close_gently;
 use relay_link::congestion::Congestion;
 use relay_link::dial::{DialError, Dialled, dial};
 use relay_link::pump::{PumpEnd, pump};
+use relay_link::resolve::Names;
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
 use relay_proto::frame::FrameType;
 use relay_proto::hop::{Failed, Hello, Open};
 use relay_proto::limits::relay_budget;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -44,7 +45,7 @@ pub async fn relay(
     record.target = next_hop.to_string();
     let deadline = Instant::now() + limits.dial.min(relay_budget(client.silence()));
     let onward = Open { hops, id, limits: client };
-    let (next, answer) = match reach(&next_hop, &onward, policy, deadline, limits.congestion).await {
+    let (next, answer) = match reach(&next_hop, &onward, policy, record.peer.ip(), deadline, limits.congestion).await {
         Ok(reached) => reached,
         Err(failed) => {
             record.outcome = Outcome::Failed(failed.code);
@@ -88,13 +89,16 @@ async fn reach(
     hop: &Hop,
     open: &Open,
     policy: &NextHopPolicy,
+    peer: IpAddr,
     deadline: Instant,
     congestion: Congestion,
 ) -> Result<(TcpStream, Answer), Failed> {
-    if !policy.may_match(hop) {
-        return Err(denied(hop));
-    }
-    let dialled = dial(hop, deadline, congestion, |address| policy.allows(hop, address)).await;
+    let names = match policy.lookup(hop) {
+        Lookup::Denied => return Err(denied(hop)),
+        Lookup::Known => Names::Known,
+        Lookup::Anywhere => Names::Of(peer),
+    };
+    let dialled = dial(hop, deadline, congestion, names, |address| policy.allows(hop, address)).await;
     let Dialled { mut stream, address: _ } = dialled.map_err(|error| not_dialled(hop, &error))?;
     let answer = timeout_at(deadline, async {
         write_message(&mut stream, open).await?;
@@ -143,6 +147,7 @@ fn denied_address(hop: &Hop, address: SocketAddr) -> Failed {
 fn not_dialled(hop: &Hop, error: &DialError) -> Failed {
     match error {
         DialError::Denied(address) => denied_address(hop, *address),
+        DialError::NotLookedUp => denied(hop),
         // The code says it all.
         DialError::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             Failed::new(FailureCode::Refused, Some(hop.clone()), "")
@@ -200,7 +205,9 @@ mod tests {
         };
         let deadline = Instant::now() + Duration::from_secs(30);
         let (stream, answer) =
-            reach(&hop, &open, &NextHopPolicy::new(Vec::new()), deadline, reno).await.unwrap();
+            reach(&hop, &open, &NextHopPolicy::new(Vec::new()), hop.host.ip().unwrap(), deadline, reno)
+                .await
+                .unwrap();
         assert!(matches!(answer, Answer::Hello(_)));
         assert_eq!(algorithm_of(&socket2::SockRef::from(&stream)), reno.algorithm());
         assert_eq!(next.await.unwrap().1, open);
