@@ -3,7 +3,7 @@
 //! What a peer sent stands between quotes and with every special byte escaped, so that no peer can forge a line or
 //! reach a terminal. Lines are written as soon as the thread has done what is ready to be done, those that came meanwhile
 //! in one go: so a busy node makes few writes, and no request waits for another's line. A writer that may block belongs
-//! behind a thread of its own ([`AccessLog::daily`] has one). A line that cannot be written is lost, never the answer.
+//! behind a [`crate::log_queue::LogQueue`]. A line that cannot be written is lost, never the answer.
 
 use crate::http::date;
 use serde::Serialize;
@@ -11,19 +11,14 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 /// The most bytes of one field of a peer's that a line takes.
 const MAX_FIELD: usize = 2_048;
 
 /// In bytes; when as much waits, who comes next writes it and waits for that.
 const MOST_PENDING: usize = 64 * 1024;
-
-/// How many writes may wait for the disk: a line each while there is little to write, and at most [`MOST_PENDING`] bytes and a line.
-const MOST_WRITES: usize = 2_048;
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,8 +34,6 @@ pub enum AccessFormat {
 pub struct AccessLog {
     format: AccessFormat,
     lines: Option<Arc<Lines>>,
-    /// Writes the last lines when the log is dropped.
-    _writer: Option<WorkerGuard>,
 }
 
 /// Lines on their way.
@@ -87,27 +80,12 @@ impl AccessLog {
     /// Writes nothing.
     #[must_use]
     pub fn off() -> Self {
-        Self { format: AccessFormat::default(), lines: None, _writer: None }
+        Self { format: AccessFormat::default(), lines: None }
     }
 
     /// Writes to `out`, in a task of the runtime, or at once where there is none.
     pub fn new(format: AccessFormat, out: impl Write + Send + 'static) -> Self {
-        Self { format, lines: Some(Lines::new(out)), _writer: None }
-    }
-
-    /// Writes to files named `access.DATE.log` in a directory, a new one each day (UTC), from a thread of its own.
-    /// When the disk cannot keep up, lines are lost rather than answers delayed.
-    ///
-    /// # Errors
-    /// When the directory cannot be made or written.
-    pub fn daily(format: AccessFormat, directory: &Path) -> anyhow::Result<Self> {
-        let file = tracing_appender::rolling::Builder::new()
-            .rotation(tracing_appender::rolling::Rotation::DAILY)
-            .filename_prefix("access")
-            .filename_suffix("log")
-            .build(directory)?;
-        let (out, writer) = NonBlockingBuilder::default().buffered_lines_limit(MOST_WRITES).finish(file);
-        Ok(Self { format, lines: Some(Lines::new(out)), _writer: Some(writer) })
+        Self { format, lines: Some(Lines::new(out)) }
     }
 
     /// Whether lines go anywhere.
@@ -294,7 +272,6 @@ fn escape(line: &mut String, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::mpsc;
 
     struct Writes(mpsc::Sender<Vec<u8>>);
@@ -392,16 +369,5 @@ mod tests {
         assert_eq!(writes.try_recv(), Err(mpsc::TryRecvError::Empty));
         log.http(&access());
         assert_eq!(writes.try_recv().map(|written| written.len()), Ok((MOST_PENDING / line + 1) * line));
-    }
-
-    #[test]
-    fn daily_files_hold_the_lines() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = Arc::new(AccessLog::daily(AccessFormat::Combined, directory.path()).unwrap());
-        log.http(&access());
-        drop(log);
-        let file = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap();
-        assert!(file.file_name().to_string_lossy().starts_with("access."));
-        assert!(std::fs::read_to_string(file.path()).unwrap().starts_with("192.0.2.7 - - ["));
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::http::proxy::Upstream;
 use crate::http::proxy_allow::AllowProxy;
+use crate::log_files::KeepLimit;
 use crate::relay::allow::AllowNext;
 use bytesize::ByteSize;
 use clap::{Args, Parser};
@@ -87,7 +88,8 @@ pub struct Settings {
     ///
     /// Without it the node relays to loopback addresses alone; with it, only to what it names. A name
     /// allows whatever address it leads to, but for loopback and link-local ones: those must be named themselves (localhost
-    /// is such a name). * is an open relay with the same exception.
+    /// is such a name). * is an open relay with the same exception. An address or a network lets no name be looked up but
+    /// localhost and those of the hosts file.
     #[arg(
         long,
         value_name = "PATTERN",
@@ -135,6 +137,19 @@ pub struct Settings {
     /// Write logs into this directory, a new file each day, instead of standard error
     #[arg(long, value_name = "DIR", env = "RELAY_NODE_LOG_DIR", help_heading = "Logs")]
     pub log_dir: Option<PathBuf>,
+
+    /// Delete files of --log-dir that are older than these days, or more than this size together: 30 or 12w, 1GiB, or one of each
+    ///
+    /// Without it nothing is deleted. A file is ended at an eighth of the size, and the next one of that day gets a number.
+    #[arg(
+        long,
+        value_name = "DAYS|SIZE",
+        env = "RELAY_NODE_LOG_KEEP",
+        value_delimiter = ',',
+        help_heading = "Logs"
+    )]
+    #[serde(deserialize_with = "from_texts")]
+    pub log_keep: Vec<KeepLimit>,
 
     /// Show no listing of a directory that has no index.html
     #[arg(long, env = "RELAY_NODE_NO_LISTING", help_heading = "Web server")]
@@ -307,6 +322,7 @@ impl Settings {
             drain,
             log_format,
             log_dir,
+            log_keep,
             no_listing,
             strict_http,
             upstream,

@@ -4,6 +4,7 @@ use crate::cli::{Cli, ListenAddress, LogFormat, Settings, Span};
 use crate::http::proxy::{ProxyConfig, Upstream};
 use crate::http::proxy_allow::AllowProxy;
 use crate::http::proxy_dial::ProxyLimits;
+use crate::log_files::Keep;
 use crate::relay::allow::NextHopPolicy;
 use crate::root::DocumentRoot;
 use anyhow::{Context, anyhow, bail};
@@ -83,6 +84,8 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Daily files in this directory; none: standard error.
     pub directory: Option<PathBuf>,
+    /// Which of them are kept.
+    pub keep: Keep,
 }
 
 impl Config {
@@ -127,7 +130,11 @@ impl Config {
             drain: time(settings.drain, Duration::from_secs(30)),
             workers: settings.workers,
             congestion,
-            log: LogConfig { format: settings.log_format.unwrap_or_default(), directory: settings.log_dir },
+            log: LogConfig {
+                format: settings.log_format.unwrap_or_default(),
+                directory: settings.log_dir,
+                keep: Keep::of(&settings.log_keep),
+            },
             listing: !settings.no_listing,
             strict_http: settings.strict_http,
             proxy: proxy(
@@ -157,6 +164,9 @@ impl Config {
             bail!(
                 "cache-dir keeps what a proxy or a gateway fetches; add upstream, forward-proxy or gateway"
             );
+        }
+        if self.log.directory.is_none() && self.log.keep != Keep::default() {
+            bail!("log-keep is about the files of log-dir; name that directory");
         }
         if self.workers == Some(0) {
             bail!("workers must be at least 1");

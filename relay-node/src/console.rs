@@ -3,6 +3,7 @@
 use crate::census::Census;
 use crate::config::{Config, DEFAULT_ROOT};
 use crate::http::proxy_allow::AllowProxy;
+use crate::logging::LogGuard;
 use crate::platform::foreground;
 use crate::platform::status_signal::StatusSignal;
 use crate::server::Ended;
@@ -11,7 +12,8 @@ use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 /// Asks for the port when there is somebody to ask: a terminal that this process is in the foreground of. Else, and for an
 /// empty answer, it is `default`.
@@ -121,25 +123,57 @@ pub fn farewell(ended: Ended) {
         }
     };
     tracing::info!(open, cut, "{text}");
-    // The operator's terminal may be gone by now.
-    let _ = writeln!(io::stdout(), "{text}");
+    say(text).written_within(PATIENCE);
 }
 
-/// From now on the first SIGTERM or Ctrl-C says stop, and the second one ends the process.
+/// How long the operator's terminal, or whatever reads standard output, may take for a line at the end.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A line for the operator that is being written.
+struct Said(mpsc::Receiver<()>);
+
+impl Said {
+    fn written_within(self, limit: Duration) {
+        // The terminal may be gone by now, or whoever reads may have stopped.
+        let _ = self.0.recv_timeout(limit);
+    }
+}
+
+/// Writes a line for the operator, from a thread of its own: standard output may be a pipe that nobody reads any more.
+fn say(text: String) -> Said {
+    let (written, said) = mpsc::channel();
+    let write = move || {
+        let _ = writeln!(io::stdout(), "{text}");
+        let _ = written.send(());
+    };
+    let _ = std::thread::Builder::new().spawn(write);
+    Said(said)
+}
+
+/// From now on the first SIGTERM or Ctrl-C says stop, and the second one ends the process. They have a thread of their own,
+/// so that they are heard whatever the node's other threads wait for.
 ///
 /// # Errors
-/// The system's, when it takes no handler.
-pub fn watch_signals(source: StopSource) -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("cannot watch for signals")?;
-    tokio::spawn(async move {
-        signals.next().await;
-        let _ = writeln!(io::stdout(), "stopping; a second signal ends at once");
-        source.stop();
-        signals.next().await;
-        tracing::warn!("ended at once by a second signal");
-        std::process::exit(1);
-    });
-    Ok(())
+/// The system's, when it takes no handler or has no thread.
+pub fn watch_signals(source: StopSource, logs: LogGuard) -> anyhow::Result<()> {
+    let watch = || -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut signals = {
+            let _inside = runtime.enter();
+            Signals::new()?
+        };
+        let heed = async move {
+            signals.next().await;
+            say("stopping; a second signal ends at once".to_owned());
+            source.stop();
+            signals.next().await;
+            tracing::warn!("ended at once by a second signal");
+            logs.flush_within(PATIENCE);
+            std::process::exit(1);
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(heed)).map(drop)
+    };
+    watch().context("cannot watch for signals")
 }
 
 /// From now on SIGUSR1 brings a line about connections, tasks and pipes into the log, where the system has such a signal.

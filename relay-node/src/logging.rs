@@ -3,19 +3,37 @@
 use crate::access_log::{AccessFormat, AccessLog};
 use crate::cli::LogFormat;
 use crate::config::LogConfig;
+use crate::log_files::{ACCESS_LOG, LogFiles, NODE_LOG};
+use crate::log_queue::LogQueue;
 use anyhow::Context;
-use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
-use tracing_appender::rolling;
+use std::path::Path;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-/// Lines of the relay face and the node's own go into files of this name, with the day.
-const NODE_LOG: &str = "relay-node.log";
+/// How long the end of a node waits for its last lines to be written: whoever reads them may have stopped.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Keeps the logs' writers alive; what is still buffered is written when it is dropped.
+/// The logs' writers. When it is dropped, what still waits is written, within a second.
 #[derive(Debug)]
-pub struct LogGuard {
-    _writer: Option<WorkerGuard>,
+pub struct LogGuard(Vec<LogQueue>);
+
+impl LogGuard {
+    /// Waits until all lines so far are written, at most `limit`.
+    pub fn flush_within(&self, limit: Duration) {
+        self.0.iter().for_each(|log| log.flush_within(limit));
+    }
+
+    /// Another one that flushes the same logs.
+    #[must_use]
+    pub fn share(&self) -> LogGuard {
+        LogGuard(self.0.clone())
+    }
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        self.flush_within(LAST_LINES);
+    }
 }
 
 /// Installs the logs for the whole process.
@@ -24,41 +42,39 @@ pub struct LogGuard {
 /// A directory that cannot be made or written.
 pub fn install(config: &LogConfig) -> anyhow::Result<(LogGuard, AccessLog)> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let (writer, guard, is_terminal) = match &config.directory {
+    let (node, access, is_terminal) = match &config.directory {
         Some(directory) => {
-            let (writer, guard) = daily(directory)?;
-            (BoxMakeWriter::new(writer), Some(guard), false)
+            let [node, access] = [NODE_LOG, ACCESS_LOG].map(|log| into_files(directory, log, config));
+            (node?, access?, false)
         }
         None => {
-            (BoxMakeWriter::new(std::io::stderr), None, std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            let stderr = start("stderr", std::io::stderr())?;
+            (stderr.clone(), stderr, std::io::IsTerminal::is_terminal(&std::io::stderr()))
         }
     };
+    let guard = LogGuard(vec![access.clone(), node.clone()]);
+    let writer = move || node.clone();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(is_terminal);
-    match config.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
     let format = match config.format {
-        LogFormat::Text => AccessFormat::Combined,
-        LogFormat::Json => AccessFormat::Json,
+        LogFormat::Text => {
+            lines.init();
+            AccessFormat::Combined
+        }
+        LogFormat::Json => {
+            lines.json().flatten_event(true).init();
+            AccessFormat::Json
+        }
     };
-    let access = match &config.directory {
-        Some(directory) => AccessLog::daily(format, directory)?,
-        None => AccessLog::new(format, std::io::stderr()),
-    };
-    Ok((LogGuard { _writer: guard }, access))
+    Ok((guard, AccessLog::new(format, access)))
 }
 
-fn daily(directory: &std::path::Path) -> anyhow::Result<(NonBlocking, WorkerGuard)> {
-    std::fs::create_dir_all(directory).with_context(|| {
-        format!("cannot make the log directory {}; choose another --log-dir", directory.display())
+fn into_files(directory: &Path, log: &'static str, config: &LogConfig) -> anyhow::Result<LogQueue> {
+    let files = LogFiles::open(directory, log, config.keep).with_context(|| {
+        format!("cannot write logs into {}; choose another --log-dir", directory.display())
     })?;
-    let appender = rolling::Builder::new()
-        .rotation(rolling::Rotation::DAILY)
-        .filename_prefix(NODE_LOG)
-        .build(directory)
-        .with_context(|| {
-            format!("cannot write logs into {}; choose another --log-dir", directory.display())
-        })?;
-    Ok(tracing_appender::non_blocking(appender))
+    start(log, files)
+}
+
+fn start(name: &'static str, out: impl std::io::Write + Send + 'static) -> anyhow::Result<LogQueue> {
+    LogQueue::start(name, out).context("cannot start the thread that writes the log")
 }

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<Ended> {
-    let (_guard, access_log) = logging::install(&config.log)?;
+    let (logs, access_log) = logging::install(&config.log)?;
     relay_link::platform::descriptors::raise_limit(config.max_connections)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = config.workers {
@@ -40,7 +40,7 @@ fn run(config: Config) -> anyhow::Result<Ended> {
     let ended = runtime.block_on(async {
         let listeners = Listeners::bind(&config.listen, config.congestion)?;
         let (source, stop) = stop::channel();
-        console::watch_signals(source)?;
+        console::watch_signals(source, logs.share())?;
         let announcement = console::announcement(&listeners.addresses()?, &config);
         let server = Server::new(listeners, config, access_log, stop)?;
         console::watch_for_status(server.census())?;

@@ -38,6 +38,8 @@ mod proxy_smuggling;
 mod proxy_tunnels;
 mod raw_http;
 mod scripted_upstream;
+#[cfg(unix)]
+mod stalled_logs;
 mod start;
 #[cfg(unix)]
 mod status_line;
