@@ -8,6 +8,7 @@ use crate::http::gateway::Gateway;
 use crate::http::proxy::Proxy;
 use crate::http::{self, HttpConfig, HttpFace};
 use crate::origin::{self, HashIndex, Origin, OriginLimits};
+use crate::peer_lines::{LineBudgets, PeerLines};
 use crate::record::{Fault, Outcome, Record, Role};
 use crate::relay::allow::NextHopPolicy;
 use crate::relay::{self, RelayLimits};
@@ -38,6 +39,7 @@ pub struct Node {
     request_timeout: Duration,
     relay_limits: RelayLimits,
     origin: Origin,
+    line_budgets: LineBudgets,
     origin_limits: OriginLimits,
     http: Arc<HttpFace>,
     cache: Option<Arc<Cache>>,
@@ -87,7 +89,9 @@ impl Node {
                 root,
                 index: Arc::new(HashIndex::new(HASH_INDEX_BYTES)),
                 buffers: Arc::default(),
+                lines: PeerLines::default(),
             },
+            line_budgets: LineBudgets::default(),
             origin_limits: OriginLimits { request: config.keep_alive_timeout, progress: config.idle_timeout },
             http: Arc::new(face),
             cache,
@@ -168,8 +172,11 @@ async fn serve_relay_face(mut stream: TcpStream, peer: SocketAddr, node: &Node) 
 }
 
 async fn serve_files(stream: &mut TcpStream, node: &Node, record: &mut Record) {
-    let (peer, served) = (Some(record.peer.ip()), &mut record.served);
-    let result = origin::serve(stream, peer, &node.origin, node.origin_limits, &node.stop, served).await;
+    let (peer, served) = (record.peer.ip(), &mut record.served);
+    let lines = node.line_budgets.of(peer);
+    let origin = Origin { lines: lines.clone(), ..node.origin.clone() };
+    let result = origin::serve(stream, Some(peer), &origin, node.origin_limits, &node.stop, served).await;
+    lines.tell();
     match (&result, record.served.status) {
         (Err(error), _) => record.end(Outcome::Broken(error.to_string()), Fault::Client),
         (Ok(()), _) if record.served.broken_bodies > 0 => {

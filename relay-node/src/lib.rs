@@ -16,6 +16,7 @@
 //! | [`root`] | the document root; nothing else opens served files |
 //! | [`http`] | the HTTP face |
 //! | [`record`], [`access_log`], [`logging`] | what is written down, and where |
+//! | [`peer_lines`] | how many lines a peer may bring about |
 //! | [`log_queue`], [`log_files`] | a log's way out, which holds up nobody, and its files |
 //! | [`console`], [`stop`], [`census`] | the operator: start, end, signals, how many connections there are |
 //! | [`platform`] | the kernel's special calls, each with a plain fallback |
@@ -31,6 +32,7 @@ pub mod log_files;
 pub mod log_queue;
 pub mod logging;
 pub mod origin;
+pub mod peer_lines;
 pub mod platform;
 pub mod record;
 pub mod relay;

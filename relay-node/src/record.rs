@@ -11,6 +11,14 @@ use std::time::Instant;
 
 /// The longest text from afar in a log line, in bytes.
 const MAX_LOGGED: usize = 512;
+/// The longest name from afar in a log line, in bytes.
+const MAX_LOGGED_NAME: usize = 256;
+
+/// A name from afar, as it stands in log lines.
+#[must_use]
+pub fn logged_name(name: &str) -> String {
+    clean(name, MAX_LOGGED_NAME)
+}
 
 /// What a node was to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +170,7 @@ impl Drop for Record {
     /// Writes the line, whatever path the connection's end took.
     fn drop(&mut self) {
         let id = self.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
-        let target = clean(self.served.name.as_deref().unwrap_or(&self.target), MAX_LOGGED);
+        let target = logged_name(self.served.name.as_deref().unwrap_or(&self.target));
         // What comes from afar is quoted, so that it cannot pass for a field of its own.
         let note = match &self.outcome {
             Outcome::Broken(why) => clean(why, MAX_LOGGED),

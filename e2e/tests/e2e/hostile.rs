@@ -227,3 +227,37 @@ fn garbage_of_every_length_beside_a_transfer() {
     let finished = world.fetch("myfile", &hops(&nodes), &[]);
     world.check_saved(&finished, "myfile", &bytes);
 }
+
+/// Whoever asks for names without end gets answers, and not the disk of the log.
+#[test]
+fn log_lines_about_one_peers_requests_are_short_and_few() {
+    let world = World::new();
+    let origin = world.origin();
+    let asked = 2_000;
+    let name = "\u{7f}x".repeat(2_048);
+    let mut raw = Raw::open(origin.address(), &[]);
+    raw.hear::<Hello>();
+    for _ in 0..asked / 20 {
+        for _ in 0..20 {
+            raw.say(&Stat { name: name.as_str().try_into().expect("a name") });
+        }
+        for _ in 0..20 {
+            assert_eq!(raw.hear::<Head>().status, Status::NOT_FOUND);
+        }
+    }
+    drop(raw);
+    origin.wait_for_log("role=origin");
+    let text = origin.process().text();
+    let lines: Vec<&str> = text.lines().collect();
+    let left_out: usize = lines.iter().filter(|line| line.contains("were left out")).map(|line| number(line)).sum();
+    let written = lines.iter().filter(|line| line.contains("not offered")).count();
+    assert_eq!(written + left_out, asked);
+    assert!(left_out > 0, "{written} lines");
+    assert!(lines.iter().all(|line| line.len() < 1_000), "{:?}", lines.iter().map(|line| line.len()).max());
+}
+
+/// The value of `lines=`, among codes for colours perhaps.
+fn number(line: &str) -> usize {
+    let (_, value) = line.split_once("lines=").expect("a count");
+    value.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).expect("a number")
+}

@@ -6,6 +6,8 @@
 
 use super::Origin;
 use super::source::Source;
+use crate::peer_lines::PeerLines;
+use crate::record::logged_name;
 use crate::root::{
     EntryKind as RootKind, FileMeta, ListEntry, ListPage, ListQuery, MAX_NAME_BYTES, RootError, ServedFile,
 };
@@ -209,42 +211,43 @@ fn status_instead(conditions: &Conditions, facts: &FileFacts) -> Option<Status> 
 }
 
 fn open(name: &RequestedName, origin: &Origin) -> Result<ServedFile, Head> {
-    origin.root.open_file(name.as_str()).map_err(|error| refusal(&error, name))
+    origin.root.open_file(name.as_str()).map_err(|error| refusal(&error, name, &origin.lines))
 }
 
 /// What a peer is told of everything that it cannot have, whatever the reason.
 const NOT_OFFERED: &str = "the origin offers nothing of this name";
 
 /// What a peer is told, and what the log is told.
-fn refusal(error: &RootError, name: &RequestedName) -> Head {
+fn refusal(error: &RootError, name: &RequestedName, lines: &PeerLines) -> Head {
+    if lines.may_write() {
+        tell_refusal(error, &logged_name(name.as_str()));
+    }
     match error {
-        RootError::NotFound { reason } => {
-            tracing::info!(?name, %reason, "not offered");
-            Head::only(Status::NOT_FOUND, NOT_OFFERED)
-        }
-        RootError::TooManyFiles => {
-            tracing::warn!(?name, %error, "not answered");
-            Head::only(
-                Status::UNAVAILABLE,
-                "the origin has too many files open at the moment; try again later",
-            )
-        }
-        RootError::Denied => {
-            tracing::info!(?name, reason = %error, "not offered");
-            Head::only(Status::NOT_FOUND, NOT_OFFERED)
-        }
+        RootError::NotFound { .. } | RootError::Denied => Head::only(Status::NOT_FOUND, NOT_OFFERED),
+        RootError::TooManyFiles => Head::only(
+            Status::UNAVAILABLE,
+            "the origin has too many files open at the moment; try again later",
+        ),
         RootError::Hung => {
-            tracing::warn!(?name, %error, "not answered");
             Head::only(Status::UNAVAILABLE, "the origin's disk does not answer there; try again later")
         }
         RootError::Busy | RootError::Abandoned => {
-            tracing::warn!(?name, %error, "not answered");
             Head::only(Status::UNAVAILABLE, "the origin has much to do at the moment; try again later")
         }
         RootError::Io(_) => {
-            tracing::error!(?name, %error, "not answered");
             Head::only(Status::INTERNAL, "the origin's document root cannot be read; its log says why")
         }
+    }
+}
+
+fn tell_refusal(error: &RootError, name: &str) {
+    match error {
+        RootError::NotFound { reason } => tracing::info!(name, %reason, "not offered"),
+        RootError::Denied => tracing::info!(name, reason = %error, "not offered"),
+        RootError::TooManyFiles | RootError::Hung | RootError::Busy | RootError::Abandoned => {
+            tracing::warn!(name, %error, "not answered");
+        }
+        RootError::Io(_) => tracing::error!(name, %error, "not answered"),
     }
 }
 
@@ -284,7 +287,7 @@ pub(super) async fn to_list(list: &List, origin: &Origin, peer: Option<IpAddr>) 
             answer.bytes.extend_from_slice(&frame(&page(found)));
             answer
         }
-        Err(error) => Answer::head(&refusal(&error, &list.prefix)),
+        Err(error) => Answer::head(&refusal(&error, &list.prefix, &origin.lines)),
     }
 }
 
@@ -343,6 +346,7 @@ fn entry_of(entry: &ListEntry) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::{facts, refusal};
+    use crate::peer_lines::PeerLines;
     use crate::root::{FileIdentity, FileMeta, RootError};
     use relay_proto::code::Status;
     use relay_proto::file::RequestedName;
@@ -353,7 +357,7 @@ mod tests {
     fn a_peer_learns_nothing_of_the_reason() {
         let name = RequestedName::try_from("the-name").unwrap();
         let check = |error: RootError, expected| {
-            let head = refusal(&error, &name);
+            let head = refusal(&error, &name, &PeerLines::default());
             assert_eq!(head.status, expected);
             assert!(!head.message.is_empty());
             assert!(!head.message.contains("secret") && !head.message.contains("the-name"), "{head:?}");

@@ -27,6 +27,7 @@ pub use buffers::Buffers;
 pub use index::{DEFAULT_INDEX_BYTES, HashIndex};
 pub use session::serve;
 
+use crate::peer_lines::PeerLines;
 use crate::root::DocumentRoot;
 use relay_chain::frames::ReadError;
 use relay_proto::code::Status;
@@ -34,7 +35,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an origin serves from; all connections share it.
+/// What an origin serves from; all connections share it, but for the last field.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// Where the files are.
@@ -43,6 +44,8 @@ pub struct Origin {
     pub index: Arc<HashIndex>,
     /// Room for the chunks that cannot go within the kernel.
     pub buffers: Arc<Buffers>,
+    /// How many log lines the client that is served now may bring about.
+    pub lines: PeerLines,
 }
 
 /// How long an origin waits.

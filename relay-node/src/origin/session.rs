@@ -4,20 +4,18 @@ use super::answer::{self, Answer, Held, Request, Rest};
 use super::body;
 use super::outlet::Outlet;
 use super::{Origin, OriginError, OriginLimits, OriginRecord};
+use crate::record::logged_name;
 use crate::stop::Stop;
 use relay_chain::frames::{ReadError, encode, read_frame};
 use relay_link::closing::close_gently;
 use relay_proto::code::Status;
 use relay_proto::file::Head;
-use relay_proto::text::clean;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// The longest name that is logged, in bytes.
-const LOGGED_NAME: usize = 256;
 /// How long a request that is under way when the node stops may take to come.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a client that is refused may take to take that answer.
@@ -94,7 +92,7 @@ async fn answer<S: AsyncWrite + Unpin + 'static>(
     held: Option<Held>,
 ) -> Result<Option<Held>, OriginError> {
     outlet.record.requests += 1;
-    outlet.record.name = Some(clean(request.name().as_str(), LOGGED_NAME));
+    outlet.record.name = Some(logged_name(request.name().as_str()));
     let buffers = &origin.buffers;
     let answer = match request {
         Request::Of(request) => {

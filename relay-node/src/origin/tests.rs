@@ -3,6 +3,7 @@
 use super::{
     Buffers, DEFAULT_INDEX_BYTES, HashIndex, Origin, OriginError, OriginLimits, OriginRecord, serve,
 };
+use crate::peer_lines::PeerLines;
 use crate::root::DocumentRoot;
 use relay_chain::frames::{encode, write_message};
 use relay_chain::requests::{AnswerError, Answers, Body};
@@ -46,7 +47,7 @@ impl Fixture {
     fn with_buffers(index: HashIndex, buffers: Buffers) -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let root = Arc::new(DocumentRoot::open(directory.path(), false).unwrap());
-        Fixture { directory, origin: Origin { root, index: Arc::new(index), buffers: Arc::new(buffers) } }
+        Fixture { directory, origin: Origin { root, index: Arc::new(index), buffers: Arc::new(buffers), lines: PeerLines::default() } }
     }
 
     fn path(&self, name: &str) -> PathBuf {
