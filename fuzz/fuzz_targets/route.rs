@@ -5,6 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use relay_proto::route::Route;
 
 fuzz_target!(|bytes: &[u8]| {
+    let bytes = &*Route::as_utf8(bytes);
     match Route::parse_all(bytes) {
         Ok(routes) => {
             let json = serde_json::to_vec(&routes).expect("JSON");

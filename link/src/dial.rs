@@ -9,7 +9,7 @@ use crate::resolve::{Names, ResolveError, resolve};
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -110,6 +110,9 @@ static WORKED: Worked = Worked::new();
 
 async fn lookup(hop: &Hop, names: Names, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
     let port = hop.port.get();
+    if let (Some(ip), Some(zone)) = (hop.host.ip(), hop.host.zone()) {
+        return scoped(ip, zone, port).await.map_err(DialError::NameNotFound);
+    }
     if let Some(ip) = hop.host.ip() {
         return Ok(vec![SocketAddr::new(canonical(ip), port)]);
     }
@@ -128,6 +131,13 @@ async fn lookup(hop: &Hop, names: Names, deadline: Instant) -> Result<Vec<Socket
     Ok(addresses)
 }
 
+/// An address on the link that its zone names. The system alone knows its interfaces, and asks nobody.
+async fn scoped(ip: IpAddr, zone: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let host = format!("{ip}%{zone}");
+    let question = move || (host.as_str(), port).to_socket_addrs().map(|found| found.take(1).collect());
+    tokio::task::spawn_blocking(question).await.map_err(io::Error::other)?
+}
+
 /// How long a connection may be idle before the kernel asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// How often it asks then; after about nine unanswered probes the connection fails.
@@ -142,5 +152,26 @@ pub fn tune(stream: &TcpStream) {
     let result = result.and_then(|()| socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive));
     if let Err(error) = result {
         tracing::debug!(%error, "a socket takes no options");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_zone_is_an_interface_of_this_machine() {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let index: u32 =
+            std::fs::read_to_string("/sys/class/net/lo/ifindex").unwrap().trim().parse().unwrap();
+        for zone in ["lo".to_owned(), index.to_string()] {
+            let hop: Hop = format!("fe80::1%{zone} 12000").parse().unwrap();
+            let found = lookup(&hop, Names::Own, deadline).await.unwrap();
+            let expected = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 12000, 0, index);
+            assert_eq!(found, [SocketAddr::from(expected)]);
+        }
+        let hop: Hop = "fe80::1%nosuch 12000".parse().unwrap();
+        assert!(matches!(lookup(&hop, Names::Own, deadline).await, Err(DialError::NameNotFound(_))));
     }
 }

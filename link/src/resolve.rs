@@ -227,8 +227,10 @@ mod tests {
 
     /// A resolver that never answers; a thread of it ends with the test's process.
     fn hung() -> Resolver {
-        Resolver::new(None, |_| loop {
-            std::thread::park();
+        Resolver::new(None, |_| {
+            loop {
+                std::thread::park();
+            }
         })
     }
 

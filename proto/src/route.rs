@@ -1,14 +1,15 @@
 //! Route files: which file, through which hops.
 //!
-//! Two forms, told apart by the first characters. Text: the file's name on the first line, then a hop a line; whole lines that
-//! start with `#` are comments; a line `or` ends a route, and another whole route to the same file follows. JSON:
+//! Two forms, told apart by the first characters. Text: the file's name on the first line, then a hop a line; lines that
+//! start with `#`, and what follows ` #` behind a hop, are comments; a line `or` ends a route, and another whole route to the same file follows. JSON:
 //! `{"file": …, "hops": [{"host": …, "port": …}, …], "hash": "b3:…"}`, or an array of such objects. Every error has its place,
 //! so that the caller can show the line with a caret.
 
-use crate::address::{Hop, HopErrorKind};
+use crate::address::{Hop, HopError, HopErrorKind, Host};
 use crate::digest::FileHash;
 use crate::file::RequestedName;
 use crate::limits::{MAX_HOPS, MAX_NAME, MAX_ROUTE_FILE, MAX_ROUTE_LINE, MAX_ROUTES};
+use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -59,6 +60,23 @@ impl Route {
         self.hash
     }
 
+    /// The bytes of a route file as UTF-8, when a mark (U+FEFF at the begin) says that they are UTF-16, as PowerShell's `>` writes it;
+    /// else, and when they are not even that, the bytes themselves. Places of errors are those of what is returned.
+    #[must_use]
+    pub fn as_utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
+        let read = match bytes {
+            [0xff, 0xfe, ..] => u16::from_le_bytes as fn([u8; 2]) -> u16,
+            [0xfe, 0xff, ..] => u16::from_be_bytes,
+            _ => return Cow::Borrowed(bytes),
+        };
+        let (pairs, odd) = bytes.as_chunks::<2>();
+        let text: Result<String, _> = char::decode_utf16(pairs.iter().map(|pair| read(*pair))).collect();
+        match text {
+            Ok(text) if odd.is_empty() => Cow::Owned(text.into_bytes()),
+            _ => Cow::Borrowed(bytes),
+        }
+    }
+
     /// Reads a route file in either form, which must hold one route.
     ///
     /// # Errors
@@ -76,6 +94,9 @@ impl Route {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn parse_all(bytes: &[u8]) -> Result<Vec<Route>, RouteError> {
+        if let Some(at) = bytes.iter().take(MAX_ROUTE_FILE).position(|byte| *byte == 0) {
+            return Err(RouteError { kind: RouteErrorKind::ZeroByte, span: at..at + 1 });
+        }
         if bytes.len() > MAX_ROUTE_FILE {
             return Err(RouteError { kind: RouteErrorKind::LongFile, span: 0..0 });
         }
@@ -126,8 +147,18 @@ pub enum RouteErrorKind {
     #[error("the route file is longer than {} KiB", MAX_ROUTE_FILE / 1024)]
     LongFile,
     /// Bytes that are no text.
-    #[error("the route is not UTF-8 text")]
+    #[error("the route is not UTF-8 text, but perhaps Windows-1252 or Latin-1; save it as UTF-8")]
     NotUtf8,
+    /// Zero bytes, which no text has, but every second one of another encoding may be.
+    #[error(
+        "the route has a zero byte; it is perhaps UTF-16 without the mark that says so (save it as UTF-8)"
+    )]
+    ZeroByte,
+    /// A zone where it means nothing.
+    #[error(
+        "only the first hop has a zone (%): it names an interface of this machine, and the next hops have others"
+    )]
+    ForeignZone,
     /// A line `or` and nothing behind it.
     #[error("no route follows this `or`: after it comes another whole route, the file's name first")]
     NothingFollows,
@@ -175,6 +206,9 @@ fn file_name(name: &str) -> Result<RequestedName, RouteErrorKind> {
 }
 
 fn checked_hops(hops: Vec<Hop>) -> Result<Vec<Hop>, RouteErrorKind> {
+    if hops.iter().skip(1).any(|hop| hop.host.zone().is_some()) {
+        return Err(RouteErrorKind::ForeignZone);
+    }
     match hops.len() {
         0 => Err(RouteErrorKind::NoHop),
         1..=MAX_HOPS => Ok(hops),
@@ -190,6 +224,8 @@ fn parse_text(text: &str) -> Result<Vec<Route>, RouteError> {
     let mut current = TextRoute::default();
     let mut last_or = None;
     for (at, line) in meaningful_lines(text) {
+        // A name may hold what would be a comment behind a hop.
+        let line = if current.file.is_some() { without_comment(line) } else { line };
         let whole = at..at + line.len();
         // Before a name it is a name.
         if line == OR && current.file.is_some() {
@@ -232,9 +268,13 @@ impl TextRoute {
         if self.hops.len() == MAX_HOPS {
             return Err(fail(RouteErrorKind::TooManyHops, whole));
         }
-        let hop = line.parse::<Hop>();
         let place = |span: Range<usize>| at + span.start..at + span.end;
-        self.hops.push(hop.map_err(|e| fail(RouteErrorKind::Hop(e.kind), place(e.span)))?);
+        let hop: Hop =
+            line.parse().map_err(|e: HopError| fail(RouteErrorKind::Hop(e.kind), place(e.span)))?;
+        if hop.host.zone().is_some() && !self.hops.is_empty() {
+            return Err(fail(RouteErrorKind::ForeignZone, whole));
+        }
+        self.hops.push(hop);
         Ok(())
     }
 
@@ -242,6 +282,14 @@ impl TextRoute {
         let file = self.file.ok_or(RouteErrorKind::Empty)?;
         Ok(Route { file, hops: checked_hops(self.hops)?, hash: None })
     }
+}
+
+/// A line without what stands behind a `#` that follows white space.
+fn without_comment(line: &str) -> &str {
+    let is_space_before =
+        |at: usize| line.get(..at).is_some_and(|before| before.ends_with(char::is_whitespace));
+    let comment = line.match_indices('#').find(|(at, _)| is_space_before(*at));
+    comment.and_then(|(at, _)| line.get(..at)).map_or(line, str::trim_end)
 }
 
 /// The lines that are neither blank nor comments, without the space around them, each with the place of its first byte.
@@ -401,7 +449,7 @@ impl<'de> Visitor<'de> for JsonHopVisitor {
                 HopField::Port if port.is_some() => return Err(de::Error::duplicate_field("port")),
                 HopField::Host => {
                     let name = map.next_value::<String>()?;
-                    host = Some(crate::address::Host::try_from(name).map_err(de::Error::custom)?);
+                    host = Some(Host::from_person(&name).map_err(de::Error::custom)?);
                 }
                 HopField::Port => {
                     let number = map.next_value::<u64>()?;
@@ -448,6 +496,24 @@ mod tests {
         good("./#1 {a}\nh 1\n", "#1 {a}", &["h:1"]);
         good("./{x\nh 1\n", "{x", &["h:1"]);
         good("a\n[::1]:1\n[::1]:1\n", "a", &["[::1]:1", "[::1]:1"]);
+        good("my file # 1\r\nh 1\t# the lab's # bastion\r\ng 2 #\n", "my file # 1", &["h:1", "g:2"]);
+        good("a\nfe80::1%eth0 1\nmünchen.example 2\n", "a", &["[fe80::1%eth0]:1", "münchen.example:2"]);
+    }
+
+    #[test]
+    fn utf_16_with_its_mark() {
+        let text = "\u{feff}m\u{fc} \u{1f600}\r\npchost1 12000\r\n";
+        let le: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let be: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for bytes in [le.as_slice(), &be, text.as_bytes()] {
+            let route = Route::parse(&Route::as_utf8(bytes)).expect("a route");
+            assert_eq!(route.file().as_str(), "m\u{fc} \u{1f600}");
+        }
+        // Cut within a character, or without its mark, it is what it is.
+        for bytes in [&le[..le.len() - 1], &le[2..]] {
+            assert_eq!(&*Route::as_utf8(bytes), bytes);
+            assert!(Route::parse(bytes).is_err());
+        }
     }
 
     #[test]
@@ -462,6 +528,10 @@ mod tests {
         assert_eq!(Route::parse(with_hash.as_bytes()).expect("a route").hash(), Some(hash));
         let again = serde_json::to_vec(&Route::parse(json.as_bytes()).expect("a route")).expect("JSON");
         good(core::str::from_utf8(&again).expect("text"), "my file", &hops);
+        let special = r#"{"file": "a", "hops": [{"host": "fe80::1%eth0", "port": 1}, {"host": "münchen.example", "port": 2}]}"#;
+        good(special, "a", &["[fe80::1%eth0]:1", "münchen.example:2"]);
+        let route = Route::parse(special.as_bytes()).expect("a route");
+        assert_eq!(Route::parse(&serde_json::to_vec(&route).expect("JSON")), Ok(route));
     }
 
     /// Checks that `source` holds these routes: names, then hops.
@@ -524,8 +594,11 @@ mod tests {
         bad("myfile\npchost1 12x\n", (2, 9), "this is no port");
         bad("myfile\n  pchost1 70000\n", (2, 11), "this is no port");
         bad("myfile\nok 1\nhttp://pchost 1\n", (3, 1), "only tcp://");
-        bad("myfile\r\npchost1 1 # first\r\n", (2, 11), "something follows the port");
-        bad("\u{feff}myfile\nbäd 1\n", (2, 1), "a host has only");
+        bad("myfile\r\npchost1 1# first\r\n", (2, 12), "something follows the port");
+        bad("\u{feff}myfile\nb!d 1\n", (2, 1), "a host has only");
+        bad("f\nh 1\nfe80::1%eth0 1\n", (3, 1), "only the first hop has a zone");
+        bad("f\n127.1 1\n", (2, 1), "four decimal numbers");
+        bad(b"m\0y\0\n\0", (1, 2), "perhaps UTF-16");
         bad(b"my\nh 1\nh\xff 1\n", (3, 2), "not UTF-8");
         bad(format!("f\n{}", "h 1\n".repeat(65)), (66, 1), "more than 64 hops");
         bad("x".repeat(4097), (1, 1), "longer than 4096");
@@ -543,6 +616,7 @@ mod tests {
         bad("{\"file\": \"a\",\n \"hops\": [{\"host\": \"h\", \"port\": 0}]}", (2, 34), "this is no port");
         bad("{\"file\": \"a\",\n \"hops\": [{\"host\": \"h\"}]}", (2, 23), "missing field `port`");
         bad("{\"file\": \"a\",\n \"hops\": [\"h\"]}", (2, 13), "port is missing");
+        bad(r#"{"file": "a", "hops": ["h:1", "[fe80::1%1]:1"]}"#, (1, 47), "only the first hop has a zone");
         bad(r#"{"file": "a", "hop": []}"#, (1, 19), "unknown field `hop`");
         bad(r#"{"file": "a", "hops": ["h:1"]} x"#, (1, 32), "trailing");
         let many = format!(r#"{{"file": "a", "hops": [{}"h:1"]}}"#, r#""h:1","#.repeat(64));

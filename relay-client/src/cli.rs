@@ -31,7 +31,7 @@ pub struct Cli {
 fn after_help() -> String {
     format!(
         "A route file:\n  myfile\n  pchost1 12000\n  pchost2 11000\n\n\
-         Hops may also be written host:port, [v6]:port or tcp://host:port; lines that start with # are comments. The \
+         Hops may also be written host:port, [v6]:port or tcp://host:port; what follows # is a comment. The \
          same as JSON:\n  {{\"file\": \"myfile\", \"hops\": [{{\"host\": \"pchost1\", \"port\": 12000}}], \"hash\": \"b3:…\"}}\n\
          A line `or` and another whole route behind it (in JSON: an array) name a further way to the same file: all are used at \
          once, and when one fails the others go on.\n\n\

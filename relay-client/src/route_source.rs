@@ -51,7 +51,8 @@ fn from_file(path: &Path) -> Result<Vec<Route>, Failure> {
     let bytes =
         if is_stdin { read_capped(io::stdin().lock()) } else { File::open(path).and_then(read_capped) };
     let bytes = bytes.map_err(|e| Failure::Usage(format!("cannot read the route from {shown}: {e}")))?;
-    Route::parse_all(&bytes).map_err(|e| Failure::Route(render(&e, &bytes, &shown)))
+    let text = Route::as_utf8(&bytes);
+    Route::parse_all(&text).map_err(|e| Failure::Route(render(&e, &text, &shown)))
 }
 
 /// At most one byte more than a route file may have, so that the parser sees that it is too long.
@@ -160,7 +161,7 @@ mod tests {
         );
         check(
             b"my\nh 1\nh\xff 1\n",
-            "error: the route is not UTF-8 text\n --> route.txt:3:2\n  |\n3 | h\u{fffd} 1\n  |  ^",
+            "error: the route is not UTF-8 text, but perhaps Windows-1252 or Latin-1; save it as UTF-8\n --> route.txt:3:2\n  |\n3 | h\u{fffd} 1\n  |  ^",
         );
         check(
             "",

@@ -231,8 +231,9 @@ fn cache(directory: Option<PathBuf>, size: Option<ByteSize>) -> anyhow::Result<O
 fn read_route(path: &Path) -> anyhow::Result<Route> {
     let bytes =
         std::fs::read(path).with_context(|| format!("cannot read the gateway's route {}", path.display()))?;
-    Route::parse(&bytes).map_err(|error| {
-        let (line, column) = error.line_and_column(&bytes);
+    let text = Route::as_utf8(&bytes);
+    Route::parse(&text).map_err(|error| {
+        let (line, column) = error.line_and_column(&text);
         anyhow!("in the gateway's route {}:{line}:{column}: {error}", path.display())
     })
 }

@@ -49,7 +49,11 @@ impl FromStr for KeepLimit {
         let text = text.trim();
         if text.ends_with(['B', 'b']) {
             let size = text.parse::<ByteSize>().map_err(|_| HOW)?.as_u64();
-            return if size < LEAST_SIZE { Err("a size to keep is at least 64KiB") } else { Ok(KeepLimit::Size(size)) };
+            return if size < LEAST_SIZE {
+                Err("a size to keep is at least 64KiB")
+            } else {
+                Ok(KeepLimit::Size(size))
+            };
         }
         let days = text.parse::<u32>().map(|days| DAY * days);
         let age = days.or_else(|_| humantime::parse_duration(text)).map_err(|_| HOW)?;
@@ -96,7 +100,12 @@ impl LogFiles {
         Self::open_at(directory, log, keep, SystemTime::now)
     }
 
-    fn open_at(directory: &Path, log: &'static str, keep: Keep, now: fn() -> SystemTime) -> io::Result<LogFiles> {
+    fn open_at(
+        directory: &Path,
+        log: &'static str,
+        keep: Keep,
+        now: fn() -> SystemTime,
+    ) -> io::Result<LogFiles> {
         fs::create_dir_all(directory)?;
         let mut files = LogFiles { directory: directory.to_owned(), log, keep, now, current: None };
         files.begin_where_due(0)?;
@@ -130,7 +139,12 @@ impl LogFiles {
     }
 
     fn begin(&self, day: String, more: u64, most: u64) -> io::Result<Current> {
-        let mut number = self.listed().iter().filter(|old| old.day == day && old.log == self.log).map(|old| old.number).max();
+        let mut number = self
+            .listed()
+            .iter()
+            .filter(|old| old.day == day && old.log == self.log)
+            .map(|old| old.number)
+            .max();
         loop {
             let name = file_name(self.log, &day, number.unwrap_or(1));
             let file = OpenOptions::new().create(true).append(true).open(self.directory.join(name))?;
@@ -214,7 +228,8 @@ fn file_name(log: &str, day: &str, number: u32) -> String {
 fn read_name(name: &str) -> Option<(&'static str, String, u32)> {
     let (log, rest) = LOGS.iter().find_map(|log| Some((*log, name.strip_prefix(log)?.strip_prefix('.')?)))?;
     let rest = rest.strip_suffix(".log")?;
-    let (day, number) = rest.split_once('.').map_or((rest, Some(1)), |(day, number)| (day, number.parse().ok()));
+    let (day, number) =
+        rest.split_once('.').map_or((rest, Some(1)), |(day, number)| (day, number.parse().ok()));
     let is_day = day.len() == 10 && day.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let (log, day, number) = (log, day.to_owned(), number.filter(|_| is_day)?);
     // Only a name that this module would make.
@@ -246,7 +261,9 @@ mod tests {
     #[test]
     fn days_that_are_over_are_deleted_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        for other in ["access.log", "access.1970-01-01.02.log", "access.1970-01-01.log.gz", "relay-node.x.log"] {
+        for other in
+            ["access.log", "access.1970-01-01.02.log", "access.1970-01-01.log.gz", "relay-node.x.log"]
+        {
             fs::write(directory.path().join(other), "x").unwrap();
         }
         let before = names(directory.path());
@@ -267,7 +284,10 @@ mod tests {
         drop(files);
         let mut files = open(directory.path(), ACCESS_LOG, &[]);
         files.write_all(b"a line\n").unwrap();
-        assert_eq!(fs::read_to_string(directory.path().join("access.1970-01-11.log")).unwrap(), "a line\na line\n");
+        assert_eq!(
+            fs::read_to_string(directory.path().join("access.1970-01-11.log")).unwrap(),
+            "a line\na line\n"
+        );
         assert!(!directory.path().join("access.1970-01-07.log").exists());
     }
 

@@ -96,7 +96,11 @@ impl Shared {
             let result = out.write_all(&lines).and_then(|()| out.flush());
             let lost = self.written(result.is_err().then(|| count(&lines)));
             if lost > 0 {
-                tracing::warn!(log = name, lines = lost, "log lines were lost: they could not be written as fast as they came");
+                tracing::warn!(
+                    log = name,
+                    lines = lost,
+                    "log lines were lost: they could not be written as fast as they came"
+                );
             }
         }
     }

@@ -249,7 +249,8 @@ fn log_lines_about_one_peers_requests_are_short_and_few() {
     origin.wait_for_log("role=origin");
     let text = origin.process().text();
     let lines: Vec<&str> = text.lines().collect();
-    let left_out: usize = lines.iter().filter(|line| line.contains("were left out")).map(|line| number(line)).sum();
+    let left_out: usize =
+        lines.iter().filter(|line| line.contains("were left out")).map(|line| number(line)).sum();
     let written = lines.iter().filter(|line| line.contains("not offered")).count();
     assert_eq!(written + left_out, asked);
     assert!(left_out > 0, "{written} lines");
@@ -259,5 +260,9 @@ fn log_lines_about_one_peers_requests_are_short_and_few() {
 /// The value of `lines=`, among codes for colours perhaps.
 fn number(line: &str) -> usize {
     let (_, value) = line.split_once("lines=").expect("a count");
-    value.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).expect("a number")
+    value
+        .split(|c: char| !c.is_ascii_digit())
+        .next()
+        .and_then(|digits| digits.parse().ok())
+        .expect("a number")
 }

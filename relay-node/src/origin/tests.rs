@@ -47,7 +47,15 @@ impl Fixture {
     fn with_buffers(index: HashIndex, buffers: Buffers) -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let root = Arc::new(DocumentRoot::open(directory.path(), false).unwrap());
-        Fixture { directory, origin: Origin { root, index: Arc::new(index), buffers: Arc::new(buffers), lines: PeerLines::default() } }
+        Fixture {
+            directory,
+            origin: Origin {
+                root,
+                index: Arc::new(index),
+                buffers: Arc::new(buffers),
+                lines: PeerLines::default(),
+            },
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -295,7 +295,9 @@ mod tests {
         assert_eq!(policy.lookup(&"pchost2:80".parse().unwrap()), Lookup::Denied);
         assert_eq!(policy.lookup(&"pchost1:80".parse().unwrap()), Lookup::Anywhere);
         // Addresses alone: the machine's own names may lead to them, and nobody is asked for others.
-        for rules in [&[] as &[&str], &["10.0.0.0/8"], &["pchost1", "10.0.0.0/8"], &["pchost1:81", "0.0.0.0/0"]] {
+        for rules in
+            [&[] as &[&str], &["10.0.0.0/8"], &["pchost1", "10.0.0.0/8"], &["pchost1:81", "0.0.0.0/0"]]
+        {
             let policy = NextHopPolicy::new(rules.iter().map(|rule| rule.parse().unwrap()).collect());
             assert_eq!(policy.lookup(&"any.example:80".parse().unwrap()), Lookup::Known, "{rules:?}");
         }

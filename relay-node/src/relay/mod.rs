@@ -45,15 +45,16 @@ pub async fn relay(
     record.target = next_hop.to_string();
     let deadline = Instant::now() + limits.dial.min(relay_budget(client.silence()));
     let onward = Open { hops, id, limits: client };
-    let (next, answer) = match reach(&next_hop, &onward, policy, record.peer.ip(), deadline, limits.congestion).await {
-        Ok(reached) => reached,
-        Err(failed) => {
-            record.outcome = Outcome::Failed(failed.code);
-            record.fault = Fault::of(failed.code);
-            record.note = failed.message.clone();
-            return refuse(previous, &failed).await;
-        }
-    };
+    let (next, answer) =
+        match reach(&next_hop, &onward, policy, record.peer.ip(), deadline, limits.congestion).await {
+            Ok(reached) => reached,
+            Err(failed) => {
+                record.outcome = Outcome::Failed(failed.code);
+                record.fault = Fault::of(failed.code);
+                record.note = failed.message.clone();
+                return refuse(previous, &failed).await;
+            }
+        };
     match answer {
         Answer::Failed(failed) => {
             record.outcome = Outcome::Failed(failed.code);
