@@ -190,6 +190,8 @@ pub struct Settings {
     pub gateway: Option<PathBuf>,
 
     /// Keep what proxy and gateway fetch in this directory, by HTTP's rules for shared caches (RFC 9111)
+    ///
+    /// What a forward proxy kept is used again under the same --allow-proxy rules only.
     #[arg(long, value_name = "DIR", env = "RELAY_NODE_CACHE_DIR", help_heading = "Proxy and gateway")]
     pub cache_dir: Option<PathBuf>,
 

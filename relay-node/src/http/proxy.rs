@@ -1,13 +1,13 @@
 //! The proxy: a request is sent on to the upstream that the operator named, or, as a forward proxy, to where the client
 //! wants and the operator allows, and what comes back is passed on as it comes.
 //!
-//! In order: is it a loop, where does it go, does the cache know the answer, and only then the wire. Bodies are never held
+//! In order: is it a loop, where does it go and may it, does the cache know the answer, and only then the wire. Bodies are never held
 //! whole, connections are kept for the next request, every wait has a limit, and who is at fault is named in a 502 or 504.
 
 use super::body::{Body, Stream, nothing};
 use super::cache::{Asked, Cache, Fetch, FetchError, Key, carries_content};
 use super::proxy_allow::AllowProxy;
-use super::proxy_dial::{DialError, ProxyLimits, Reach, dial};
+use super::proxy_dial::{DialError, ProxyLimits, Reach, check_name, dial};
 use super::proxy_fields::{
     Loop, MOST_HOPS, add_via, check_answer, may_go_on, noticed_loop, prepare_request,
     remove_connection_fields,
@@ -87,6 +87,9 @@ struct Shared {
     config: ProxyConfig,
     cache: Option<Arc<Cache>>,
     pseudonym: String,
+    /// Of what was fetched for clients by the rules in force. Which addresses a name led to is not known of what is stored, so
+    /// under other rules it is not used.
+    realm: String,
     configured: Client<Connector, Stream>,
     asked: Client<Connector, Stream>,
 }
@@ -115,7 +118,8 @@ impl Proxy {
     pub fn new(config: ProxyConfig, cache: Option<Arc<Cache>>, process: u64) -> Self {
         let [configured, asked] = Connector::both(&config).map(pool);
         let pseudonym = format!("relay-node-{process:016x}");
-        Self { shared: Arc::new(Shared { config, cache, pseudonym, configured, asked }) }
+        let realm = realm(&config.allow);
+        Self { shared: Arc::new(Shared { config, cache, pseudonym, realm, configured, asked }) }
     }
 
     /// What this proxy calls itself in `Via`.
@@ -158,7 +162,8 @@ impl Proxy {
         // 3. From the cache, or over the wire.
         let mut answer = match &self.shared.cache {
             Some(cache) => {
-                let key = Key::new(parts.uri.to_string());
+                let uri = parts.uri.to_string();
+                let key = if configured { Key::new(uri) } else { Key::within(&uri, &self.shared.realm) };
                 cache.answer(Asked::new(key, parts), body, wire).await?
             }
             None => {
@@ -214,7 +219,14 @@ impl Proxy {
             (Some(_), _) if parts.uri.scheme() != Some(&Scheme::HTTP) => {
                 Err(bad("only http:// is fetched for you; use CONNECT for anything else"))
             }
-            (Some(authority), _) => Ok((with_port(authority)?, false)),
+            (Some(authority), _) => {
+                let authority = with_port(authority)?;
+                let port = authority.port_u16().unwrap_or(80);
+                // Before the cache: it may hold what was fetched when that was allowed.
+                check_name(plain_host(&authority), port, Reach::Asked(&self.shared.config.allow))
+                    .map_err(|error| error.to_answer())?;
+                Ok((authority, false))
+            }
             (None, Some(upstream)) => Ok((upstream.authority.clone(), true)),
             (None, None) => Err(bad("this node has no upstream")),
         }
@@ -350,6 +362,13 @@ impl tower_service::Service<Uri> for Connector {
             dial(host, port, reach, &limits, congestion).await.map(TokioIo::new)
         })
     }
+}
+
+/// The same for the same rules, in whatever order.
+fn realm(allow: &[AllowProxy]) -> String {
+    let mut rules: Vec<String> = allow.iter().map(AllowProxy::to_string).collect();
+    rules.sort_unstable();
+    format!("allow-{}", blake3::hash(rules.join(" ").as_bytes()).to_hex())
 }
 
 fn watched(body: Stream, progress: Arc<Mutex<Instant>>) -> Stream {

@@ -140,17 +140,23 @@ pub async fn dial(
     Ok(stream)
 }
 
+/// Whether a host may be dialled, as far as that is known before its name is looked up.
+pub fn check_name(host: &str, port: u16, reach: Reach<'_>) -> Result<(), DialError> {
+    let Reach::Asked(rules) = reach else { return Ok(()) };
+    let is_allowed = match host.parse::<IpAddr>() {
+        Ok(address) => permits(rules, host, port, canonical(address)),
+        Err(_) => could_match(rules, host, port),
+    };
+    if is_allowed { Ok(()) } else { Err(DialError::Denied { host: written(host), port }) }
+}
+
 async fn allowed_addresses(
     host: &str,
     port: u16,
     reach: Reach<'_>,
     limits: &ProxyLimits,
 ) -> Result<Vec<IpAddr>, DialError> {
-    if let Reach::Asked(rules) = reach
-        && !could_match(rules, host, port)
-    {
-        return Err(DialError::Denied { host: written(host), port });
-    }
+    check_name(host, port, reach)?;
     let found = look_up(host, port, limits).await?;
     let allowed: Vec<IpAddr> = match reach {
         Reach::Configured => found.clone(),

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// So far away that nothing which waits for one of them can be taken for something that is merely slow.
 fn far_limits() -> ProxyLimits {
@@ -312,6 +313,48 @@ fn the_forward_proxy_caches_by_where_it_fetched() {
         }
     }
     assert_eq!((one.count(), two.count()), (1, 1));
+}
+
+/// The rules come before the cache: what was fetched when a host was allowed is not there for those who may not go there.
+#[test]
+fn the_cache_does_not_reach_further_than_the_rules() {
+    let upstream = Upstream::fixed(answer("200 OK", &["Cache-Control: max-age=60"], "hello"));
+    let (address, port) = (upstream.address.to_string(), upstream.address.port());
+    let dir = TempDir::new().unwrap();
+    let caching = |allow: &[&str]| {
+        let allow: Vec<String> = allow.iter().map(|rule| (*rule).to_owned()).collect();
+        let setup = Setup { cache_size: Some(1 << 20), ..Setup::forward(&allow) };
+        Setup { upstream: Some(upstream.address), ..setup }.start_in(Some(dir.path()))
+    };
+    let targets = [format!("http://{address}/"), format!("http://localhost:{port}/")];
+    let wide = ["127.0.0.0/8", "10.0.0.0/8"];
+    let front = caching(&wide);
+    for target in &targets {
+        assert_eq!(get(front.address, target, &[]).status, 200);
+        assert!(get(front.address, target, &[]).is_hit());
+    }
+    front.drop_stored();
+    // By its address, by where its name leads, and by its name.
+    for narrow in [&["10.0.0.0/8"][..], &["files.test"]] {
+        let front = caching(narrow);
+        for target in &targets {
+            for wish in [&[][..], &["Cache-Control: only-if-cached"]] {
+                let status = get(front.address, target, wish).status;
+                assert!(matches!(status, 403 | 504), "{narrow:?} {target} {wish:?}: {status}");
+            }
+            assert_eq!(get(front.address, target, &[]).status, 403, "{narrow:?} {target}");
+        }
+        // What the operator's own upstream had for others is not there for them either.
+        assert_eq!(get(front.address, "/", &[]).status, 200);
+        assert_eq!(get(front.address, &targets[0], &[]).status, 403);
+        front.drop_stored();
+    }
+    let count = upstream.count();
+    let front = caching(&[wide[1], wide[0]]);
+    for target in &targets {
+        assert!(get(front.address, target, &[]).is_hit(), "the same rules");
+    }
+    assert_eq!(upstream.count(), count);
 }
 
 #[test]

@@ -110,13 +110,13 @@ pub fn is_unsafe(method: &Method) -> bool {
 
 /// The keys of the same origin that an answer to an unsafe method names (RFC 9111 §4.4).
 pub fn also_changed(key: &Key, answer: &HeaderMap) -> Vec<Key> {
-    let Ok(asked) = key.text().parse::<Uri>() else { return Vec::new() };
+    let Ok(asked) = key.uri().parse::<Uri>() else { return Vec::new() };
     [LOCATION, CONTENT_LOCATION]
         .into_iter()
         .filter_map(|name| answer.get(name)?.to_str().ok())
         .filter_map(|place| resolve(&asked, place))
-        .filter(|text| text != key.text())
-        .map(Key::new)
+        .filter(|uri| uri != key.uri())
+        .map(|uri| key.beside(uri))
         .collect()
 }
 
@@ -191,5 +191,9 @@ mod tests {
         assert_eq!(changed("http://b/y"), None);
         assert_eq!(changed("/x"), None);
         assert_eq!(changed("relative"), None);
+        let mut answer = HeaderMap::new();
+        answer.insert(LOCATION, HeaderValue::from_static("/y"));
+        let realm = Key::within("http://a:80/x", "realm");
+        assert_eq!(also_changed(&realm, &answer), [Key::within("http://a:80/y", "realm")]);
     }
 }

@@ -1,5 +1,7 @@
 //! What a response is stored under: the absolute URI that it was asked for by (RFC 9111 §2), as a text and as a short
 //! hash of it. Entries keep the text, so that two texts with one hash can never be taken for each other.
+//!
+//! A key may have a realm behind its URI: what was fetched in one realm is not there for requests of another.
 
 use std::fmt;
 
@@ -24,6 +26,25 @@ impl Key {
             *place = *byte;
         }
         Self { text, id: KeyId(id) }
+    }
+
+    /// The key for an absolute URI in this realm.
+    pub fn within(uri: &str, realm: &str) -> Self {
+        // No URI has a space.
+        Self::new(format!("{uri} {realm}"))
+    }
+
+    /// The key for another URI in the same realm.
+    pub fn beside(&self, uri: String) -> Self {
+        match self.text.split_once(' ') {
+            Some((_, realm)) => Self::within(&uri, realm),
+            None => Self::new(uri),
+        }
+    }
+
+    /// The text without the realm.
+    pub fn uri(&self) -> &str {
+        self.text.split_once(' ').map_or(&self.text, |(uri, _)| uri)
     }
 
     /// The text.
@@ -64,5 +85,15 @@ mod tests {
         assert_ne!(Key::new("http://b/").id(), id);
         assert_eq!(KeyId::parse("xyz"), None);
         assert_eq!(KeyId::parse(&"g".repeat(32)), None);
+    }
+
+    #[test]
+    fn realms_keep_things_apart() {
+        let key = Key::within("http://a/x", "one");
+        assert_eq!(key.uri(), "http://a/x");
+        assert_ne!(key.id(), Key::within("http://a/x", "two").id());
+        assert_ne!(key.id(), Key::new("http://a/x").id());
+        assert_eq!(key.beside("http://a/y".to_owned()), Key::within("http://a/y", "one"));
+        assert_eq!(Key::new("http://a/x").beside("http://a/y".to_owned()), Key::new("http://a/y"));
     }
 }
