@@ -15,6 +15,7 @@ pub mod connect;
 mod connection;
 pub(crate) mod date;
 mod error_page;
+mod field_names;
 #[cfg(any(fuzzing, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod gateway;

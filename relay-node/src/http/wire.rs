@@ -11,6 +11,7 @@
 //! listens passes over (RFC 9110, 15.2) and for which the system of who is gone sends a reset.
 
 use super::body::{Body, BoxError, FileParts, PartsReader, Stream};
+use super::field_names::Respelling;
 use super::head::{Framing, Head};
 use crate::platform::hangup::Peer;
 use crate::platform::send_file::as_socket;
@@ -40,6 +41,7 @@ pub(super) struct Wire<S> {
     head: Bytes,
     is_1_1: bool,
     progress: Arc<Progress>,
+    respelling: Respelling,
     /// What had been written when hyper flushed last.
     flushed: u64,
     gone: Option<Gone>,
@@ -110,6 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
             head: Bytes::new(),
             is_1_1: false,
             progress: Arc::default(),
+            respelling: Respelling::default(),
             flushed: 0,
             gone: None,
         }
@@ -131,6 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire<S> {
         self.head = self.pending.split_to(length).freeze();
         self.is_1_1 = head.is_1_1;
         self.flushed = 0;
+        self.respelling = Respelling::default();
         self.give_up_buffer();
         let body = match head.framing {
             Framing::Length(length) => length,
@@ -230,10 +234,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> hyper::rt::Read for Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> hyper::rt::Write for Wire<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.progress.wrote(&self.stream, &result);
-        result
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -241,8 +243,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> hyper::rt::Write for Wire<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.progress.wrote(&self.stream, &result);
+        let Self { stream, respelling, progress, .. } = &mut *self;
+        let result = match respelling.instead(slices) {
+            Some(instead) => Pin::new(&mut *stream).poll_write_vectored(cx, &instead),
+            None => Pin::new(&mut *stream).poll_write_vectored(cx, slices),
+        };
+        if let Poll::Ready(Ok(written)) = result {
+            respelling.wrote(written);
+        }
+        progress.wrote(stream, &result);
         result
     }
 

@@ -26,7 +26,7 @@ async fn a_file_byte_for_byte() {
     assert_eq!(
         canonical(&reply),
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\nLast-Modified: *\r\n\
-         Etag: *\r\nAccept-Ranges: bytes\r\nDate: *\r\n\r\n"
+         ETag: *\r\nAccept-Ranges: bytes\r\nDate: *\r\n\r\n"
     );
     assert_eq!(reply.body, b"hello");
     let tag = reply.field("etag");

@@ -20,6 +20,7 @@ mod cache_unneeded;
 mod cache_waiters;
 mod gateway_chain;
 mod http_conditions;
+mod http_field_names;
 mod http_idle;
 mod http_limits;
 mod http_listing;

@@ -1,5 +1,6 @@
 //! An answer whose body is in memory, as the bytes that are sent. Nothing is decided here but what delimits it.
 
+use crate::http::field_names::put_name;
 use bytes::buf::Chain;
 use bytes::{Buf as _, Bytes};
 use http::header::CONTENT_LENGTH;
@@ -41,13 +42,8 @@ fn put_length(head: &mut Vec<u8>, length: usize) {
     _ = write!(head, "Content-Length: {length}\r\n");
 }
 
-/// With its name in the case that hyper is told to write.
 fn put_field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
-    let mut before = b'-';
-    for byte in name.bytes() {
-        head.push(if before == b'-' { byte.to_ascii_uppercase() } else { byte });
-        before = byte;
-    }
+    put_name(head, name);
     head.extend_from_slice(b": ");
     head.extend_from_slice(value);
     head.extend_from_slice(b"\r\n");
@@ -72,25 +68,25 @@ mod tests {
 
     #[test]
     fn an_answer_is_as_long_as_it_says() {
-        let rest = "X-First-One: 1\r\nContent-Length: 3\r\nEtag: \"a\"\r\n\r\nabc";
+        let rest = "X-First-One: 1\r\nContent-Length: 3\r\nETag: \"a\"\r\n\r\nabc";
         for claimed in ["3", "5", "0"] {
             check(false, 200, Some(claimed), "abc", &format!("HTTP/1.1 200 OK\r\n{rest}"));
         }
         check(false, 599, Some("3"), "abc", &format!("HTTP/1.1 599 \r\n{rest}"));
-        let behind = "X-First-One: 1\r\nEtag: \"a\"\r\nContent-Length: 0\r\n\r\n";
+        let behind = "X-First-One: 1\r\nETag: \"a\"\r\nContent-Length: 0\r\n\r\n";
         check(false, 404, None, "", &format!("HTTP/1.1 404 Not Found\r\n{behind}"));
     }
 
     #[test]
     fn what_has_no_body_sends_none() {
-        let fields = "X-First-One: 1\r\nEtag: \"a\"\r\n";
+        let fields = "X-First-One: 1\r\nETag: \"a\"\r\n";
         for claimed in [None, Some("3")] {
             check(false, 204, claimed, "abc", &format!("HTTP/1.1 204 No Content\r\n{fields}\r\n"));
             check(false, 304, claimed, "", &format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n"));
         }
         check(true, 200, None, "", &format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
         check(true, 200, None, "abc", &format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 3\r\n\r\n"));
-        let told = "X-First-One: 1\r\nContent-Length: 7\r\nEtag: \"a\"\r\n\r\n";
+        let told = "X-First-One: 1\r\nContent-Length: 7\r\nETag: \"a\"\r\n\r\n";
         check(true, 200, Some("7"), "", &format!("HTTP/1.1 200 OK\r\n{told}"));
     }
 }
