@@ -114,7 +114,7 @@ where
 {
     let mut scanner = HeadScanner::default();
     let start = Instant::now();
-    let mut begun = (is_first || !wire.pending.is_empty()).then_some(start);
+    let mut begun = is_first.then_some(start);
     poll_fn(|cx| {
         loop {
             match scanner.scan(&wire.pending, config) {
@@ -123,13 +123,13 @@ where
                 Err(refusal) => return Poll::Ready(Arrival::Refused(refusal)),
             }
             let has_bytes = scanner.has_begun(&wire.pending);
+            if has_bytes {
+                begun.get_or_insert_with(Instant::now);
+            }
             match wire.poll_fill(cx) {
                 Poll::Ready(Ok(0)) if has_bytes => return Poll::Ready(Arrival::Refused(CUT_OFF)),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Arrival::End(HttpEnd::ClientClosed)),
-                Poll::Ready(Ok(_)) => {
-                    begun.get_or_insert_with(Instant::now);
-                    continue;
-                }
+                Poll::Ready(Ok(_)) => continue,
                 Poll::Ready(Err(_)) => return Poll::Ready(Arrival::End(HttpEnd::Broken)),
                 Poll::Pending => {}
             }

@@ -30,7 +30,13 @@ pub(crate) struct Head {
     pub expects_continue: bool,
     /// The client leaves the connection open for another request.
     pub is_persistent: bool,
+    /// An OPTIONS for the named server as a whole, not for its `/` (RFC 9112, 3.2.4): a [`Uri`] cannot tell these apart.
+    pub is_server_wide: bool,
 }
+
+/// Marks a request of which [`Head::is_server_wide`] was told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerWide;
 
 /// How the request's body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,9 +132,9 @@ impl HeadScanner {
         Ok(())
     }
 
-    /// Whether any byte of a request has come; empty lines are none.
+    /// Whether any byte of a request has come; empty lines are none, nor is what can only become one.
     pub(crate) fn has_begun(&self, buffer: &[u8]) -> bool {
-        buffer.len() > self.start
+        !matches!(buffer.get(self.start..), None | Some(b"" | b"\r"))
     }
 }
 
@@ -188,7 +194,8 @@ fn check(buffer: &[u8], start: usize, end: usize, config: &HttpConfig) -> Result
     }
     let fields = Fields::read(request.headers)?;
     let is_1_1 = request.version == Some(1);
-    check_target(request.method.unwrap_or_default(), request.path.unwrap_or_default())?;
+    let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+    check_target(method, target)?;
     fields.check_host(is_1_1)?;
     Ok(Head {
         start,
@@ -197,6 +204,7 @@ fn check(buffer: &[u8], start: usize, end: usize, config: &HttpConfig) -> Result
         is_1_1,
         expects_continue: is_1_1 && fields.expects_continue,
         is_persistent: if is_1_1 { !fields.closes } else { fields.keeps_alive && !fields.closes },
+        is_server_wide: method == "OPTIONS" && names_no_path(target),
     })
 }
 
@@ -233,6 +241,11 @@ fn check_target(method: &str, target: &str) -> Result<(), Refusal> {
         }),
     };
     if is_good { Ok(()) } else { Err(bad("the request target is malformed")) }
+}
+
+/// An absolute target with neither path nor query.
+fn names_no_path(target: &str) -> bool {
+    target.split_once("://").is_some_and(|(scheme, rest)| !scheme.contains('/') && !rest.contains(['/', '?']))
 }
 
 /// The fields that decide how the connection goes on.
@@ -370,6 +383,16 @@ mod tests {
         assert_eq!((head.start, head.end), (4, 31));
         assert_eq!(scan(b"GET / HTTP/1.1\r\nHost: a\r\n\r"), Ok(None));
         assert_eq!(scan(b""), Ok(None));
+    }
+
+    #[test]
+    fn options_of_a_server_are_told_from_those_of_its_root() {
+        let is_wide = |line: &str| check_good(&format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n")).is_server_wide;
+        assert!(is_wide("OPTIONS http://a") && is_wide("OPTIONS http://a:80"));
+        for line in ["GET http://a", "OPTIONS http://a/", "OPTIONS http://a?q", "OPTIONS /://a", "OPTIONS *"]
+        {
+            assert!(!is_wide(line), "{line}");
+        }
     }
 
     #[test]

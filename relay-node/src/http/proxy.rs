@@ -6,6 +6,7 @@
 
 use super::body::{Body, Stream, nothing};
 use super::cache::{Asked, Cache, Fetch, FetchError, Key, carries_content};
+use super::head::ServerWide;
 use super::proxy_allow::AllowProxy;
 use super::proxy_dial::{DialError, ProxyLimits, Reach, check_name, dial};
 use super::proxy_fields::{
@@ -156,7 +157,7 @@ impl Proxy {
         }
         // 2. Where it goes.
         let (authority, configured) = self.destination(&parts)?;
-        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let path = wanted_path(&parts);
         parts.uri = absolute(&authority, path)?;
         let wire = Wire { proxy: self.clone(), authority, configured, client };
         // 3. From the cache, or over the wire.
@@ -423,6 +424,14 @@ fn ends_here(parts: &mut Parts) -> Option<Result<Response<Body>, FetchError>> {
     let mut answer = Response::new(Body::Empty);
     answer.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     Some(Ok(answer))
+}
+
+/// Of a server as a whole, the last proxy asks for `*` (RFC 9112 §3.2.4).
+fn wanted_path(parts: &Parts) -> PathAndQuery {
+    if parts.extensions.get::<ServerWide>().is_some() {
+        return PathAndQuery::from_static("*");
+    }
+    parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 /// The authority in one form: without a user's name, in lower case, with its port.

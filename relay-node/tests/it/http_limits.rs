@@ -41,6 +41,26 @@ async fn silence_gets_408() {
     assert!(server.logged(3).await.iter().all(|line| line.contains(" 408 ")));
 }
 
+/// What old clients put behind a request is no beginning of another.
+#[tokio::test]
+async fn a_line_end_behind_an_answered_request_asks_for_nothing() {
+    let mut server = Server::with(quick()).await;
+    server.file("a", "a");
+    for line_end in ["\r\n", "\r"] {
+        let mut client = server.connect().await;
+        client.send(format!("GET /a HTTP/1.1\r\nHost: test\r\n\r\n{line_end}")).await;
+        assert_eq!(client.reply(false).await.text(), "a");
+        client.assert_closed().await;
+        assert_eq!(server.outcome().await.end, HttpEnd::Idle, "{line_end:?}");
+        let mut client = server.connect().await;
+        client.send("GET /a HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert_eq!(client.reply(false).await.text(), "a");
+        client.send(line_end).await;
+        client.assert_closed().await;
+        assert_eq!(server.outcome().await.end, HttpEnd::Idle, "{line_end:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_closed_without_a_word() {
     let mut server = Server::with(quick()).await;

@@ -54,6 +54,29 @@ fn fields_of_the_connection_stay_and_the_way_is_noted() {
 }
 
 #[test]
+fn options_of_a_server_as_a_whole_reach_it_as_such() {
+    let upstream = Upstream::fixed(answer("200 OK", &["Allow: GET"], ""));
+    let front = Setup::forward(&[upstream.address.to_string()]).start();
+    for (target, expected) in [("", "*"), ("/", "/"), ("?q", "/?q"), ("/x", "/x")] {
+        let target = format!("http://{}{target}", upstream.address);
+        for length in ["Content-Length: 0", "Content-Length: 1"] {
+            let mut stream = connect(front.address);
+            let line = format!("OPTIONS {target} HTTP/1.1");
+            let head = lines(&[&line, "Host: a", "Connection: close", length]);
+            stream.write_all(head.as_bytes()).unwrap();
+            if length.ends_with('1') {
+                stream.write_all(b"x").unwrap();
+            }
+            assert_eq!(read_answer(&mut stream, false).status, 200);
+            assert_eq!(upstream.last().line, format!("OPTIONS {expected} HTTP/1.1"), "{target} {length}");
+        }
+    }
+    let front = Setup::reverse(upstream.address).start();
+    assert_eq!(request(front.address, "OPTIONS", "*", &[]).status, 200);
+    assert_eq!(upstream.last().line, "OPTIONS * HTTP/1.1");
+}
+
+#[test]
 fn request_bodies_stream_both_ways_of_delimiting() {
     let upstream = Upstream::start(|seen, stream| {
         stream.write_all(&answer("200 OK", &[], &format!("{} bytes", seen.body.len()))).unwrap();

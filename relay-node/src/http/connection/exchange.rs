@@ -4,7 +4,7 @@ use super::{Next, Owner, TIMED_OUT, short_answer};
 use crate::access_log::HttpAccess;
 use crate::http::body::{Body, BoxError, FileParts, Stream};
 use crate::http::connect::{TunnelEnd, tunnel};
-use crate::http::head::{Framing, Head, request};
+use crate::http::head::{Framing, Head, ServerWide, request};
 use crate::http::timer::{Stall, Timer};
 use crate::http::wire::{Progress, Wire, WireBody};
 use crate::http::{HttpConfig, HttpEnd, HttpOutcome, date, transfer};
@@ -40,6 +40,7 @@ struct Exchange<'a> {
     owner: &'a Owner,
     progress: Arc<Progress>,
     is_persistent: bool,
+    is_server_wide: bool,
     can_send_files: bool,
     answer: Mutex<Answer>,
 }
@@ -90,6 +91,7 @@ where
         owner,
         progress: wire.begin(&head),
         is_persistent: head.is_persistent,
+        is_server_wide: head.is_server_wide,
         can_send_files: as_socket(&wire.stream).is_some(),
         answer: Mutex::default(),
     };
@@ -243,10 +245,13 @@ impl Exchange<'_> {
 
     fn respond(
         &self,
-        request: Request<Stream>,
+        mut request: Request<Stream>,
     ) -> impl Future<Output = Response<WireBody>> + Send + Unpin + '_ {
         if self.owner.face.log.is_on() {
             self.lock().asked = Some(Asked::of(&request));
+        }
+        if self.is_server_wide {
+            request.extensions_mut().insert(ServerWide);
         }
         let version = request.version();
         let is_absolute = request.uri().authority().is_some();
