@@ -21,6 +21,7 @@ pub mod fuzzing;
 pub mod gateway;
 mod head;
 mod listing;
+mod number;
 mod page;
 pub mod proxy;
 pub mod proxy_allow;

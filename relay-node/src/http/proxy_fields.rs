@@ -1,5 +1,6 @@
 //! What a proxy takes out of a message's fields and what it adds (RFC 9110 §7.6, RFC 7239).
 
+use super::number::number;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
@@ -123,7 +124,7 @@ pub fn may_go_on(method: &Method, fields: &mut HeaderMap) -> bool {
     if *method != Method::OPTIONS && *method != Method::TRACE {
         return true;
     }
-    let left = fields.get(MAX_FORWARDS).and_then(|left| left.to_str().ok()?.trim().parse::<u64>().ok());
+    let left = fields.get(MAX_FORWARDS).and_then(|left| number(left.to_str().ok()?.trim()));
     match left {
         Some(0) => false,
         Some(left) => {
@@ -259,5 +260,8 @@ mod tests {
         assert_eq!(asked["max-forwards"], "0");
         assert!(!may_go_on(&Method::OPTIONS, &mut asked));
         assert!(may_go_on(&Method::GET, &mut asked));
+        let mut asked = fields(&[("max-forwards", "99999999999999999999")]);
+        assert!(may_go_on(&Method::OPTIONS, &mut asked));
+        assert_eq!(asked["max-forwards"], (u64::MAX - 1).to_string());
     }
 }

@@ -1,5 +1,6 @@
 //! Byte ranges (RFC 9110, section 14): which parts of a file a `Range` field asks for.
 
+use super::number::number;
 use http::HeaderMap;
 use http::header::RANGE;
 use std::ops::Range;
@@ -72,11 +73,6 @@ fn parse(specs: &str) -> Option<Vec<Spec>> {
         });
     }
     (!found.is_empty()).then_some(found)
-}
-
-/// Decimal digits; what is beyond counting is beyond every file.
-fn number(digits: &str) -> Option<u64> {
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 impl Spec {

@@ -10,6 +10,7 @@
 #[cfg(target_os = "linux")]
 mod cache_beside_model;
 mod cache_disk;
+mod cache_fields;
 mod cache_kill;
 #[cfg(target_os = "linux")]
 mod cache_model;

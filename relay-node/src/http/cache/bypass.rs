@@ -4,6 +4,7 @@ use super::Fetch;
 use super::directives::Directives;
 use super::key::Key;
 use super::status::Forward;
+use crate::http::number::number;
 use http::header::{
     CONTENT_LENGTH, CONTENT_LOCATION, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
     LOCATION, PRAGMA, RANGE, TRANSFER_ENCODING,
@@ -90,8 +91,8 @@ impl Asked {
             return false;
         };
         let Some(spec) = range.strip_prefix("bytes=") else { return false };
-        match spec.split_once('-').map(|(first, _)| first.trim().parse::<u64>()) {
-            Some(Ok(first)) => first > arrived.saturating_add(FAR_AHEAD),
+        match spec.split_once('-').and_then(|(first, _)| number(first.trim())) {
+            Some(first) => first > arrived.saturating_add(FAR_AHEAD),
             _ => spec.starts_with('-'),
         }
     }
@@ -174,6 +175,7 @@ mod tests {
         let far = |range| asked(Method::GET, &[("range", range)]).wants_far_ahead(0);
         assert!(!far("bytes=0-5") && !far("bytes=8388608-"));
         assert!(far("bytes=8388609-") && far("bytes=-5"));
+        assert!(far("bytes=99999999999999999999-"));
         assert!(!far("lines=-5") && !far("bytes=x-"));
         assert!(!asked(Method::GET, &[("range", "bytes=8388609-")]).wants_far_ahead(1));
     }

@@ -1,6 +1,7 @@
 //! `Cache-Control`, read as RFC 9111 §5.2 says: names without regard to case, values as tokens or quoted strings,
 //! commas inside quotes left alone. What cannot be read errs on the side of not reusing a response.
 
+use crate::http::number::number;
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, HeaderName};
 
@@ -100,12 +101,12 @@ pub fn members(fields: &HeaderMap, name: impl http::header::AsHeaderName) -> Vec
 }
 
 fn seconds(value: Option<&str>) -> u64 {
-    let Some(value) = value else { return 0 };
-    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return 0;
-    }
-    // Digits only, so what does not parse is too large.
-    value.parse::<u64>().map_or(LONGEST_SECONDS, |seconds| seconds.min(LONGEST_SECONDS))
+    value.and_then(delta_seconds).unwrap_or(0)
+}
+
+/// A time in seconds as fields give it (RFC 9111 §1.2.2), at most [`LONGEST_SECONDS`]; `None` for what is no number.
+pub fn delta_seconds(value: &str) -> Option<u64> {
+    number(value).map(|seconds| seconds.min(LONGEST_SECONDS))
 }
 
 fn unquoted(value: &str) -> String {

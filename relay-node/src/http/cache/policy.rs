@@ -7,7 +7,7 @@
 //! raw fields could overflow its clock, and it neither knows upper-case directives nor RFC 850 dates. Its fields for the
 //! response are not used, for they keep only one line of each name.
 
-use super::directives::{Directives, LONGEST_SECONDS, members};
+use super::directives::{Directives, LONGEST_SECONDS, delta_seconds, members};
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, DATE, EXPIRES, LAST_MODIFIED, PRAGMA, SET_COOKIE, VARY,
 };
@@ -67,10 +67,7 @@ impl Rules {
         let said = Directives::of(response);
         let born = birth(response, times);
         let policy = policy(request, status, response, &said, born, times);
-        let explicit = said.has("max-age")
-            || said.has("s-maxage")
-            || response.contains_key(EXPIRES)
-            || said.has("immutable");
+        let explicit = said.has("max-age") || said.has("s-maxage") || response.contains_key(EXPIRES);
         let lifetime = match policy.time_to_live(born) {
             lifetime if explicit => lifetime,
             lifetime => lifetime.min(LONGEST_HEURISTIC),
@@ -223,8 +220,8 @@ fn refuses_stale(asked: &Directives, request: &HeaderMap) -> bool {
 /// RFC 9111 §4.2.3: the moment from which the age counts.
 fn birth(response: &HeaderMap, times: Times) -> SystemTime {
     let delay = times.received.duration_since(times.sent).unwrap_or_default();
-    let claimed = members(response, AGE).first().and_then(|age| age.parse::<u64>().ok()).unwrap_or(0);
-    let corrected = Duration::from_secs(claimed.min(LONGEST_SECONDS)).saturating_add(delay);
+    let claimed = members(response, AGE).first().and_then(|age| delta_seconds(age)).unwrap_or(0);
+    let corrected = Duration::from_secs(claimed).saturating_add(delay);
     let apparent =
         date(response, &DATE).and_then(|date| times.received.duration_since(date).ok()).unwrap_or_default();
     let apparent = apparent.min(Duration::from_secs(LONGEST_SECONDS));
@@ -266,6 +263,8 @@ fn cleaned_response(status: StatusCode, response: &HeaderMap, said: &Directives,
     let mut said = said.clone();
     // For the crate proxy-revalidate means "never fresh"; what it does mean is kept in `never_stale`.
     said.forget("proxy-revalidate");
+    // And immutable means fresh for a day, while it says nothing of how long (RFC 8246 §2).
+    said.forget("immutable");
     obey_must_understand(status, &mut said);
     if pragma_no_cache(response) {
         said.demand("no-cache");

@@ -162,8 +162,9 @@ fn begin(head: &Head, plan: &Plan, length: Option<u64>, now: SystemTime, told: T
         // Who has the body says how long that is.
         Plan::Parts(_) => {}
         Plan::NotModified => leave_what_a_304_needs(fields),
+        // What is stored tells of a representation, and this is none: no lifetime, no tag (RFC 9110 §15.5.17).
         Plan::NotSatisfiable => {
-            leave_what_a_304_needs(fields);
+            fields.clear();
             put(fields, CONTENT_RANGE, format!("bytes */{}", length.unwrap_or(0)));
         }
     }

@@ -43,11 +43,12 @@ pub(super) fn kept_fields(answer: &HeaderMap, times: Times) -> HeaderMap {
     fields
 }
 
-/// RFC 9111 §4.3.4: a validator in a 304 must be that of the stored response.
+/// RFC 9111 §4.3.4: a validator in a 304 must be that of the stored response, and a strong one is that of no response with a weak
+/// one, which may be of other bytes.
 pub(super) fn confirms(known: &Head, answer: &HeaderMap) -> bool {
     let stored = &known.fields;
     match (answer.get(ETAG), stored.get(ETAG)) {
-        (Some(new), Some(old)) => opaque(new) == opaque(old),
+        (Some(new), Some(old)) => opaque(new) == opaque(old) && (is_weak(new) || !is_weak(old)),
         (Some(_), None) => false,
         (None, _) => match (answer.get(LAST_MODIFIED), stored.get(LAST_MODIFIED)) {
             (Some(new), Some(old)) => new == old,
@@ -55,6 +56,10 @@ pub(super) fn confirms(known: &Head, answer: &HeaderMap) -> bool {
             (None, _) => true,
         },
     }
+}
+
+fn is_weak(tag: &HeaderValue) -> bool {
+    tag.as_bytes().trim_ascii().starts_with(b"W/")
 }
 
 fn opaque(tag: &HeaderValue) -> &[u8] {
