@@ -8,11 +8,11 @@ use relay_chain::chain::{Pipe, Walk, random_id, walk};
 use relay_chain::frames::encode;
 use relay_chain::requests::{Answers, Body};
 use relay_link::congestion::Congestion;
+use relay_link::link::Link;
 use relay_proto::address::Hop;
 use relay_proto::digest::ChunkHash;
 use relay_proto::file::{Conditions, FileFacts, Get, RequestedName, Stat};
 use relay_proto::route::Route;
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
 /// How long to wait without a byte.
@@ -37,10 +37,10 @@ pub async fn walk_only(route: &Route) -> Result<Pipe> {
 }
 
 /// Walks the route with the request for its file behind the `open`.
-pub async fn ask(route: &Route) -> Result<Answers<TcpStream>> {
+pub async fn ask(route: &Route) -> Result<Answers<Link>> {
     let name = RequestedName::try_from(route.file().as_str()).map_err(|e| anyhow::anyhow!(e))?;
     let get = encode(&Get { name, range: None, conditions: Conditions::default() })?;
-    Ok(Answers::new(open(route, &get).await?.stream, SILENCE))
+    Ok(Answers::new(open(route, &get).await?.link, SILENCE))
 }
 
 /// Fetches a file and verifies each chunk; returns how many bytes came.
@@ -61,7 +61,7 @@ pub async fn fetch(route: &Route) -> Result<u64> {
 /// What the origin says about a file.
 pub async fn facts(route: &Route) -> Result<FileFacts> {
     let name = RequestedName::try_from(route.file().as_str()).map_err(|e| anyhow::anyhow!(e))?;
-    let mut answers = Answers::new(open(route, &encode(&Stat { name })?).await?.stream, SILENCE);
+    let mut answers = Answers::new(open(route, &encode(&Stat { name })?).await?.link, SILENCE);
     answers.head().await?.file.ok_or_else(|| anyhow::anyhow!("the origin does not have the file"))
 }
 

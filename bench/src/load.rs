@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Args, ValueEnum};
 use relay_chain::requests::Answers;
+use relay_link::link::Link;
 use relay_proto::route::Route;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -336,7 +337,7 @@ fn slow_open() -> Result<Vec<u8>> {
 }
 
 async fn read_slowly(count: usize, target: &Target, ready: &mpsc::Sender<()>) -> Result<()> {
-    let mut readers: Vec<Answers<TcpStream>> = Vec::new();
+    let mut readers: Vec<Answers<Link>> = Vec::new();
     for i in 0..count {
         let [direct, relayed] = &target.large;
         readers.push(direct::ask(if i % 2 == 0 { direct } else { relayed }).await?);

@@ -191,7 +191,7 @@ async fn idle_relayed(count: usize, home: &std::path::Path, files: &std::path::P
     sleep(Duration::from_secs(1)).await;
     let during = (relay.memory()?, origin.memory()?);
     for pipe in pipes.iter_mut() {
-        ensure!(still_open(&mut pipe.stream), "a relayed connection was cut while it was counted");
+        ensure!(pipe.link.is_quiet(), "a relayed connection was cut while it was counted");
     }
     Ok(vec![
         Held::new("relay, idle pipes", count, before.0, during.0),

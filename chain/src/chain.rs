@@ -2,7 +2,8 @@
 
 use crate::frames::{Frame, ReadError, encode, read_frame};
 use relay_link::congestion::Congestion;
-use relay_link::dial::{DialError, Dialled, dial};
+use relay_link::dial::{DialError, dial};
+use relay_link::link::Link;
 use relay_link::resolve::Names;
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
@@ -15,7 +16,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// What to walk, and how patiently.
@@ -57,10 +57,8 @@ pub enum Step {
 /// A pipe to the origin: every hop has said `hello`.
 #[derive(Debug)]
 pub struct Pipe {
-    /// The connection to the first hop. What comes now is the file layer's.
-    pub stream: TcpStream,
-    /// The first hop's address.
-    pub address: SocketAddr,
+    /// The link to the first hop. What comes now is the file layer's.
+    pub link: Link,
     /// From the begin of the walk to the origin's `hello`.
     pub after: Duration,
 }
@@ -126,8 +124,8 @@ pub async fn walk(walk: &Walk<'_>, mut on_step: impl FnMut(Step)) -> Result<Pipe
     let at = |position| Place { position, hop: walk.route.hop(position) };
     let deadline = start + walk.silence;
     let dialled = dial(walk.route.hop(1), deadline, walk.congestion, Names::Own, |_| true).await;
-    let Dialled { mut stream, address } = dialled.map_err(|e| not_dialled(&at(1), &e))?;
-    on_step(Step::Connected { address, after: start.elapsed() });
+    let mut link = dialled.map_err(|e| not_dialled(&at(1), &e))?;
+    on_step(Step::Connected { address: link.peer(), after: start.elapsed() });
 
     let open = Open {
         hops: walk.route.hops().iter().skip(1).cloned().collect(),
@@ -137,10 +135,10 @@ pub async fn walk(walk: &Walk<'_>, mut on_step: impl FnMut(Step)) -> Result<Pipe
     let mut bytes = encode(&open).map_err(|e| at(1).error(FailureCode::Internal, &e.to_string()))?;
     bytes.extend_from_slice(walk.first_requests);
     // A peer that answered and closed before it read everything is still worth listening to.
-    let written = timeout(walk.silence, stream.write_all(&bytes)).await;
+    let written = timeout(walk.silence, link.write_all(&bytes)).await;
 
     for position in 1..=walk.route.hops().len() {
-        let Ok(frame) = timeout(walk.silence, read_frame(&mut stream)).await else {
+        let Ok(frame) = timeout(walk.silence, read_frame(&mut link)).await else {
             return Err(silent(&at(position), walk.silence));
         };
         match frame.and_then(|frame| Reply::of(&frame)) {
@@ -157,7 +155,7 @@ pub async fn walk(walk: &Walk<'_>, mut on_step: impl FnMut(Step)) -> Result<Pipe
             Err(error) => return Err(from_read_error(&error, &at(position), &written)),
         }
     }
-    Ok(Pipe { stream, address, after: start.elapsed() })
+    Ok(Pipe { link, after: start.elapsed() })
 }
 
 enum Reply {

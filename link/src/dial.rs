@@ -1,9 +1,10 @@
-//! Dialling: from a hop to a connected stream, within one time limit.
+//! Dialling: from a hop to a link, within one time limit.
 //!
 //! This is the one place that makes connections, so that other transports can be put here.
 
 use crate::address::canonical;
 use crate::congestion::Congestion;
+use crate::link::Link;
 use crate::race::{self, Worked};
 use crate::resolve::{Names, ResolveError, resolve};
 use relay_proto::address::Hop;
@@ -13,15 +14,6 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-
-/// A connection to a hop.
-#[derive(Debug)]
-pub struct Dialled {
-    /// The connected stream, without Nagle's delay, with keep-alive probes and with the congestion control that was asked for.
-    pub stream: TcpStream,
-    /// The address that was reached.
-    pub address: SocketAddr,
-}
 
 /// Why a hop was not reached.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +69,8 @@ impl DialError {
 /// Finds the hop's addresses, once and where `names` lets them be looked for, and dials those that `allow` lets pass, at short intervals; the first that answers counts. Which one
 /// that was is remembered, and goes first the next time.
 ///
-/// Exactly an address that was checked is dialled. One that swallows packets costs the others 250 ms.
+/// Exactly an address that was checked is dialled. One that swallows packets costs the others 250 ms. The link is without Nagle's
+/// delay, with keep-alive probes and with the congestion control that was asked for.
 ///
 /// # Errors
 /// The last address's failure, or that of the lookup.
@@ -87,7 +80,7 @@ pub async fn dial(
     congestion: Congestion,
     names: Names,
     allow: impl Fn(SocketAddr) -> bool,
-) -> Result<Dialled, DialError> {
+) -> Result<Link, DialError> {
     let (allowed, refused): (Vec<SocketAddr>, Vec<SocketAddr>) =
         lookup(hop, names, deadline).await?.into_iter().partition(|address| allow(*address));
     if let (true, Some(refused)) = (allowed.is_empty(), refused.last()) {
@@ -102,7 +95,7 @@ pub async fn dial(
     }
     tune(&stream);
     congestion.apply(&socket2::SockRef::from(&stream));
-    Ok(Dialled { stream, address })
+    Ok(Link::tcp(stream, address))
 }
 
 /// Which of several addresses worked.

@@ -2,6 +2,7 @@
 //!
 //! | module | what belongs in it |
 //! | --- | --- |
+//! | [`link`] | one type for whatever carries bytes |
 //! | [`dial`] | name lookup and connect within one time limit, with a say for whoever must allow the address |
 //! | [`resolve`] | from a name to its addresses |
 //! | [`shares`] | how much one peer may take of what all share |
@@ -20,6 +21,7 @@ pub mod congestion;
 pub mod detect;
 pub mod dial;
 pub mod idle;
+pub mod link;
 pub mod platform;
 pub mod pump;
 pub mod resolve;

@@ -7,6 +7,7 @@ use crate::stop::Until;
 use relay_chain::chain::{Walk, random_id, walk};
 use relay_chain::requests::{AnswerError, Answers, Body};
 use relay_link::congestion::Congestion;
+use relay_link::link::Link;
 use relay_proto::file::Head;
 use relay_proto::frame::{Message, encode};
 use relay_proto::route::Route;
@@ -14,13 +15,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// A chain that stands.
 pub struct Session<'a> {
     route: &'a Route,
-    answers: Answers<TcpStream>,
+    answers: Answers<Link>,
     silence: Duration,
     received: u64,
     walked: Duration,
@@ -65,7 +65,7 @@ impl<'a> Session<'a> {
         on_step(Begun::Dialling(id));
         let plan = Walk { route, id, silence, first_requests: first, congestion };
         let pipe = walk(&plan, |step| on_step(Begun::Step(step))).await.map_err(Failure::Walk)?;
-        let answers = Answers::new(pipe.stream, silence);
+        let answers = Answers::new(pipe.link, silence);
         Ok(Session { route, answers, silence, received: 0, walked: pipe.after })
     }
 
@@ -106,7 +106,7 @@ impl<'a> Session<'a> {
     }
 
     /// The answers, for reading chunks, hashes and pages.
-    pub fn answers(&mut self) -> &mut Answers<TcpStream> {
+    pub fn answers(&mut self) -> &mut Answers<Link> {
         &mut self.answers
     }
 

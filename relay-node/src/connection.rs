@@ -16,6 +16,7 @@ use crate::stop::Stop;
 use relay_chain::chain::random_bits;
 use relay_chain::frames::{ReadError, read_message, write_message};
 use relay_link::detect::{Detected, detect};
+use relay_link::link::Link;
 use relay_proto::code::FailureCode;
 use relay_proto::hop::{Failed, Hello, Open, agent_name};
 use relay_proto::limits::DEFAULT_SILENCE;
@@ -122,7 +123,7 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, node: &Node) {
         () = node.stop.stopped() => return,
     };
     match detected {
-        Ok(Detected::Relay) => Box::pin(serve_relay_face(stream, peer, node)).await,
+        Ok(Detected::Relay) => Box::pin(serve_relay_face(Link::tcp(stream, peer), node)).await,
         Ok(Detected::Http) => {
             let _counted = node.census.enter(As::Http);
             Box::pin(http::serve(stream, peer, Arc::clone(&node.http), node.stop.clone())).await;
@@ -135,13 +136,13 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, node: &Node) {
     }
 }
 
-async fn serve_relay_face(mut stream: TcpStream, peer: SocketAddr, node: &Node) {
-    let mut record = Record::new(peer);
-    let read = timeout(node.request_timeout, read_message::<Open, _>(&mut stream)).await;
+async fn serve_relay_face(mut link: Link, node: &Node) {
+    let mut record = Record::new(link.peer());
+    let read = timeout(node.request_timeout, read_message::<Open, _>(&mut link)).await;
     let open = match read {
         Ok(Ok(open)) => open,
-        Ok(Err(error)) => return refuse_open(&mut stream, &error, &mut record).await,
-        Err(_) => return refuse_slow(&mut stream, node.request_timeout, &mut record).await,
+        Ok(Err(error)) => return refuse_open(&mut link, &error, &mut record).await,
+        Err(_) => return refuse_slow(&mut link, node.request_timeout, &mut record).await,
     };
     record.id = Some(open.id);
     if open.hops.len() > node.max_hops {
@@ -149,33 +150,33 @@ async fn serve_relay_face(mut stream: TcpStream, peer: SocketAddr, node: &Node) 
             format!("{} hops are left, and this node takes at most {}", open.hops.len(), node.max_hops);
         let failed = Failed::new(FailureCode::TooManyHops, None, &message);
         record.end(Outcome::Failed(failed.code), Fault::Client);
-        return relay::refuse(&mut stream, &failed).await;
+        return relay::refuse(&mut link, &failed).await;
     }
     if node.stop.is_stopped() {
         let failed = Failed::new(FailureCode::Stopping, None, "");
         record.end(Outcome::Failed(failed.code), Fault::Node);
-        return relay::refuse(&mut stream, &failed).await;
+        return relay::refuse(&mut link, &failed).await;
     }
     let hello = Hello { agent: agent_name("relay-node", env!("CARGO_PKG_VERSION")) };
-    if let Err(error) = write_message(&mut stream, &hello).await {
+    if let Err(error) = write_message(&mut link, &hello).await {
         return record.end(Outcome::Broken(error.to_string()), Fault::Client);
     }
     if open.hops.is_empty() {
         let _counted = node.census.enter(As::Origin);
         record.role = Role::Origin;
-        serve_files(&mut stream, node, &mut record).await;
+        serve_files(&mut link, node, &mut record).await;
     } else {
         let _counted = node.census.enter(As::Relay);
         record.role = Role::Relay;
-        relay::relay(&mut stream, open, &node.policy, &node.relay_limits, &mut record).await;
+        relay::relay(&mut link, open, &node.policy, &node.relay_limits, &mut record).await;
     }
 }
 
-async fn serve_files(stream: &mut TcpStream, node: &Node, record: &mut Record) {
+async fn serve_files(link: &mut Link, node: &Node, record: &mut Record) {
     let (peer, served) = (record.peer.ip(), &mut record.served);
     let lines = node.line_budgets.of(peer);
     let origin = Origin { lines: lines.clone(), ..node.origin.clone() };
-    let result = origin::serve(stream, Some(peer), &origin, node.origin_limits, &node.stop, served).await;
+    let result = origin::serve(link, Some(peer), &origin, node.origin_limits, &node.stop, served).await;
     lines.tell();
     match (&result, record.served.status) {
         (Err(error), _) => record.end(Outcome::Broken(error.to_string()), Fault::Client),
@@ -188,32 +189,33 @@ async fn serve_files(stream: &mut TcpStream, node: &Node, record: &mut Record) {
     }
 }
 
-async fn refuse_open(stream: &mut TcpStream, error: &ReadError, record: &mut Record) {
+async fn refuse_open(link: &mut Link, error: &ReadError, record: &mut Record) {
     record.note = error.to_string();
     if let ReadError::Closed | ReadError::Truncated | ReadError::Io(_) = error {
         return record.end(Outcome::Broken(error.to_string()), Fault::Client);
     }
     let failed = Failed::new(FailureCode::BadRequest, None, &error.to_string());
     record.end(Outcome::Failed(failed.code), Fault::Client);
-    relay::refuse(stream, &failed).await;
+    relay::refuse(link, &failed).await;
 }
 
-async fn refuse_slow(stream: &mut TcpStream, limit: Duration, record: &mut Record) {
+async fn refuse_slow(link: &mut Link, limit: Duration, record: &mut Record) {
     let message = format!("the open did not arrive within {} s", limit.as_secs_f64());
     let failed = Failed::new(FailureCode::TimedOut, None, &message);
     record.end(Outcome::Failed(failed.code), Fault::Client);
-    relay::refuse(stream, &failed).await;
+    relay::refuse(link, &failed).await;
 }
 
 /// Tells a connection over the limit that the node is busy, in its own language, and closes it.
-pub async fn refuse_busy(mut stream: TcpStream, peer: SocketAddr, node: &Node) {
+pub async fn refuse_busy(stream: TcpStream, peer: SocketAddr, node: &Node) {
     match detect(&stream, REFUSAL_PATIENCE).await {
         Ok(Detected::Relay) => {
             let mut record = Record::new(peer);
-            let open = timeout(REFUSAL_PATIENCE, read_message::<Open, _>(&mut stream)).await;
+            let mut link = Link::tcp(stream, peer);
+            let open = timeout(REFUSAL_PATIENCE, read_message::<Open, _>(&mut link)).await;
             record.id = open.ok().and_then(Result::ok).map(|open| open.id);
             record.end(Outcome::Failed(FailureCode::Busy), Fault::Node);
-            relay::refuse(&mut stream, &Failed::new(FailureCode::Busy, None, "")).await;
+            relay::refuse(&mut link, &Failed::new(FailureCode::Busy, None, "")).await;
         }
         Ok(Detected::Http) => {
             http::refuse_busy(stream, peer, Arc::clone(&node.http), node.stop.clone()).await;

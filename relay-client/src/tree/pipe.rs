@@ -15,6 +15,7 @@ use crate::progress::Reporter;
 use crate::session::request;
 use relay_chain::chain::{Walk, random_id, walk};
 use relay_chain::requests::{AnswerError, Answers, Body};
+use relay_link::link::{LinkReader, LinkWriter};
 use relay_proto::chunk::{AskedRange, CHUNK_LEN, ChunkRange, chunk_count, chunk_len};
 use relay_proto::code::Status;
 use relay_proto::digest::ChunkHash;
@@ -27,7 +28,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
 
@@ -60,7 +60,7 @@ pub struct Shared {
 pub struct Pipe<'a> {
     shared: &'a Shared,
     way: &'a Way,
-    answers: Answers<BufReader<OwnedReadHalf>>,
+    answers: Answers<BufReader<LinkReader>>,
     requests: UnboundedSender<Vec<u8>>,
     asked: Asked<'a>,
     received: u64,
@@ -134,7 +134,7 @@ impl<'a> Pipe<'a> {
         let plan = Walk { route, id, silence, first_requests: &first, congestion };
         let walked = walk(&plan, |step| reporter.step(label, Begun::Step(step), route)).await;
         let pipe = walked.map_err(Failure::Walk)?;
-        let (reader, writer) = pipe.stream.into_split();
+        let (reader, writer) = pipe.link.into_split();
         let answers = Answers::new(BufReader::with_capacity(READ_AHEAD, reader), silence);
         let (requests, queue) = unbounded_channel();
         tokio::spawn(write_requests(writer, queue));
@@ -449,7 +449,7 @@ fn has_these_chunks(root: &Arc<Directory>, item: &Item, facts: &FileFacts, promi
 
 /// Writes requests while others read the answers. Ends when no more can come, or when the connection is gone, which shows where answers
 /// are read.
-async fn write_requests(mut writer: OwnedWriteHalf, mut queue: UnboundedReceiver<Vec<u8>>) {
+async fn write_requests(mut writer: LinkWriter, mut queue: UnboundedReceiver<Vec<u8>>) {
     while let Some(frames) = queue.recv().await {
         if writer.write_all(&frames).await.is_err() {
             return;

@@ -386,8 +386,8 @@ mod tests {
         let gateway = Gateway::new(route, Duration::from_secs(30), None, String::new()).with_congestion(reno);
         let asked = Stat { name: name("/any").unwrap() };
         let asking = gateway.shared.sessions.ask(&asked).await.unwrap();
-        let stream = asking.answers.into_inner();
-        let algorithm = relay_link::congestion::algorithm_of(&socket2::SockRef::from(&stream));
+        let link = asking.answers.into_inner();
+        let algorithm = relay_link::congestion::algorithm_of(&socket2::SockRef::from(link.socket()));
         assert_eq!(algorithm, reno.algorithm());
         drop(hop.await.unwrap());
     }

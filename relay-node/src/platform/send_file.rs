@@ -1,5 +1,6 @@
 //! From a file to a socket within the kernel: `sendfile(2)`.
 
+use relay_link::link::Link;
 use std::fs::File;
 use std::io;
 use tokio::net::TcpStream;
@@ -8,7 +9,8 @@ use tokio::net::TcpStream;
 /// to its bytes (encryption, say) is none.
 pub(crate) fn as_socket<S: 'static>(stream: &S) -> Option<&TcpStream> {
     if cfg!(all(target_os = "linux", not(relay_plain))) {
-        (stream as &dyn std::any::Any).downcast_ref()
+        let stream = stream as &dyn std::any::Any;
+        stream.downcast_ref::<Link>().map_or_else(|| stream.downcast_ref(), Link::as_tcp)
     } else {
         None
     }

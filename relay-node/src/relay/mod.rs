@@ -7,7 +7,8 @@ use allow::{Lookup, NextHopPolicy};
 use relay_chain::frames::{Frame, ReadError, read_frame, write_message};
 use relay_link::closing::close_gently;
 use relay_link::congestion::Congestion;
-use relay_link::dial::{DialError, Dialled, dial};
+use relay_link::dial::{DialError, dial};
+use relay_link::link::Link;
 use relay_link::pump::{PumpEnd, pump};
 use relay_link::resolve::Names;
 use relay_proto::address::Hop;
@@ -18,7 +19,6 @@ use relay_proto::limits::relay_budget;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 /// What a node's operator decided about relaying.
@@ -34,7 +34,7 @@ pub struct RelayLimits {
 
 /// Relays a connection whose `open` was read and answered by `hello`, to the first of the hops that are left.
 pub async fn relay(
-    previous: &mut TcpStream,
+    previous: &mut Link,
     open: Open,
     policy: &NextHopPolicy,
     limits: &RelayLimits,
@@ -45,7 +45,7 @@ pub async fn relay(
     record.target = next_hop.to_string();
     let deadline = Instant::now() + limits.dial.min(relay_budget(client.silence()));
     let onward = Open { hops, id, limits: client };
-    let (next, answer) =
+    let (mut next, answer) =
         match reach(&next_hop, &onward, policy, record.peer.ip(), deadline, limits.congestion).await {
             Ok(reached) => reached,
             Err(failed) => {
@@ -66,13 +66,13 @@ pub async fn relay(
             if let Err(error) = write_message(previous, &hello).await {
                 return record.end(Outcome::Broken(error.to_string()), Fault::Client);
             }
-            be_blind(previous, &next, limits.idle, record).await;
+            be_blind(previous, &mut next, limits.idle, record).await;
         }
     }
 }
 
 /// Tells the client why it ends here, and closes so that the message arrives.
-pub async fn refuse(previous: &mut TcpStream, failed: &Failed) {
+pub async fn refuse(previous: &mut Link, failed: &Failed) {
     // A client that does not listen to its refusal loses nothing else.
     if write_message(previous, failed).await.is_ok() {
         close_gently(previous).await;
@@ -93,20 +93,20 @@ async fn reach(
     peer: IpAddr,
     deadline: Instant,
     congestion: Congestion,
-) -> Result<(TcpStream, Answer), Failed> {
+) -> Result<(Link, Answer), Failed> {
     let names = match policy.lookup(hop) {
         Lookup::Denied => return Err(denied(hop)),
         Lookup::Known => Names::Known,
         Lookup::Anywhere => Names::Of(peer),
     };
     let dialled = dial(hop, deadline, congestion, names, |address| policy.allows(hop, address)).await;
-    let Dialled { mut stream, address: _ } = dialled.map_err(|error| not_dialled(hop, &error))?;
+    let mut link = dialled.map_err(|error| not_dialled(hop, &error))?;
     let answer = timeout_at(deadline, async {
-        write_message(&mut stream, open).await?;
-        read_frame(&mut stream).await.and_then(|frame| Answer::of(&frame))
+        write_message(&mut link, open).await?;
+        read_frame(&mut link).await.and_then(|frame| Answer::of(&frame))
     });
     match answer.await {
-        Ok(Ok(answer)) => Ok((stream, answer)),
+        Ok(Ok(answer)) => Ok((link, answer)),
         Ok(Err(error)) => Err(no_answer(hop, &error)),
         Err(_) => {
             let message = "it took the connection and said nothing";
@@ -166,7 +166,7 @@ fn no_answer(hop: &Hop, error: &ReadError) -> Failed {
     Failed::new(code, Some(hop.clone()), &message)
 }
 
-async fn be_blind(previous: &TcpStream, next: &TcpStream, idle: Duration, record: &mut Record) {
+async fn be_blind(previous: &mut Link, next: &mut Link, idle: Duration, record: &mut Record) {
     match pump(previous, next, idle, &record.passed).await {
         PumpEnd::Done => return record.end(Outcome::Done, Fault::None),
         PumpEnd::Idle => record.end(Outcome::Idle, Fault::None),
@@ -174,8 +174,8 @@ async fn be_blind(previous: &TcpStream, next: &TcpStream, idle: Duration, record
         PumpEnd::NextFailed(error) => record.end(Outcome::Broken(error.to_string()), Fault::NextHop),
     }
     // What ended in disorder here must not look like an orderly end on the other side.
-    for stream in [previous, next] {
-        let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    for link in [previous, next] {
+        link.fail();
     }
 }
 
@@ -205,12 +205,12 @@ mod tests {
             limits: relay_proto::hop::ClientLimits::new(Duration::from_secs(30)),
         };
         let deadline = Instant::now() + Duration::from_secs(30);
-        let (stream, answer) =
+        let (link, answer) =
             reach(&hop, &open, &NextHopPolicy::new(Vec::new()), hop.host.ip().unwrap(), deadline, reno)
                 .await
                 .unwrap();
         assert!(matches!(answer, Answer::Hello(_)));
-        assert_eq!(algorithm_of(&socket2::SockRef::from(&stream)), reno.algorithm());
+        assert_eq!(algorithm_of(&socket2::SockRef::from(link.socket())), reno.algorithm());
         assert_eq!(next.await.unwrap().1, open);
     }
 }

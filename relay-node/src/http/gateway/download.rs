@@ -7,16 +7,16 @@ use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use relay_chain::requests::{Answers, Body as ChunkBody};
+use relay_link::link::Link;
 use relay_proto::chunk::CHUNK_LEN;
 use relay_proto::digest::ChunkHash;
 use std::ops::Range;
 use std::sync::Arc;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// The wanted bytes of a body whose head was read, piece by piece. The pipe goes back to the sessions at its end.
 pub(super) fn pieces(
-    answers: Answers<TcpStream>,
+    answers: Answers<Link>,
     body: ChunkBody,
     wanted: Range<u64>,
     sessions: Arc<Sessions>,
@@ -33,7 +33,7 @@ pub(super) fn pieces(
 
 /// Reads and verifies chunk after chunk; ends when nobody wants more.
 async fn pass_on(
-    mut answers: Answers<TcpStream>,
+    mut answers: Answers<Link>,
     body: ChunkBody,
     wanted: Range<u64>,
     sessions: Arc<Sessions>,
@@ -63,7 +63,7 @@ async fn pass_on(
     sessions.keep(answers);
 }
 
-async fn verified(answers: &mut Answers<TcpStream>, body: &ChunkBody, index: u64) -> Result<Bytes, BoxError> {
+async fn verified(answers: &mut Answers<Link>, body: &ChunkBody, index: u64) -> Result<Bytes, BoxError> {
     let mut chunk = vec![0; body.chunk_len(index)];
     let promised = answers.chunk(&mut chunk, |_| {}).await?;
     let size = body.file.size.bytes();

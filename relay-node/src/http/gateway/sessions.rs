@@ -11,15 +11,14 @@ use relay_chain::chain::{Walk, WalkError, random_id, walk};
 use relay_chain::frames::encode;
 use relay_chain::requests::{AnswerError, Answers};
 use relay_link::congestion::Congestion;
+use relay_link::link::Link;
 use relay_proto::code::{FailureCode, Status};
 use relay_proto::file::Head;
 use relay_proto::frame::Message;
 use relay_proto::route::Route;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// How long an unused pipe is kept: every hop holds two connections for it.
@@ -42,13 +41,13 @@ pub(super) struct Sessions {
 
 #[derive(Debug)]
 struct Kept {
-    stream: TcpStream,
+    link: Link,
     since: Instant,
 }
 
 /// An open pipe with the last answer's head read.
 pub(super) struct Asking {
-    pub answers: Answers<TcpStream>,
+    pub answers: Answers<Link>,
     pub head: Head,
 }
 
@@ -75,8 +74,8 @@ impl Sessions {
     /// Asks over a kept pipe, or right behind the `open` of a new one.
     pub(super) async fn ask<M: Message>(&self, request: &M) -> Result<Asking, FetchError> {
         let request = encoded(request)?;
-        while let Some(stream) = self.take() {
-            let mut answers = Answers::new(stream, self.silence);
+        while let Some(link) = self.take() {
+            let mut answers = Answers::new(link, self.silence);
             let asked = self.exchange(&mut answers, &request);
             match timeout(KEPT_PATIENCE.min(self.silence), asked).await {
                 Ok(Ok(head)) if !is_farewell(&head) => return Ok(Asking { answers, head }),
@@ -90,19 +89,19 @@ impl Sessions {
     /// Asks once more on the same pipe.
     pub(super) async fn ask_more<M: Message>(
         &self,
-        answers: &mut Answers<TcpStream>,
+        answers: &mut Answers<Link>,
         request: &M,
     ) -> Result<Head, FetchError> {
         self.exchange(answers, &encoded(request)?).await.map_err(|error| self.broken(&error))
     }
 
     /// Takes back a pipe on which every answer was read to its end.
-    pub(super) fn keep(self: &Arc<Self>, answers: Answers<TcpStream>) {
+    pub(super) fn keep(self: &Arc<Self>, answers: Answers<Link>) {
         let mut kept = self.kept();
         if kept.len() >= MOST_KEPT {
             return;
         }
-        kept.push(Kept { stream: answers.into_inner(), since: Instant::now() });
+        kept.push(Kept { link: answers.into_inner(), since: Instant::now() });
         drop(kept);
         let sessions = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -132,12 +131,12 @@ impl Sessions {
             congestion: self.congestion,
         };
         let pipe = walk(&way, |_| {}).await.map_err(|error| walk_failure(&error))?;
-        let mut answers = Answers::new(pipe.stream, self.silence);
+        let mut answers = Answers::new(pipe.link, self.silence);
         let head = answers.head().await.map_err(|error| self.broken(&error))?;
         Ok(Asking { answers, head })
     }
 
-    async fn exchange(&self, answers: &mut Answers<TcpStream>, request: &[u8]) -> Result<Head, AnswerError> {
+    async fn exchange(&self, answers: &mut Answers<Link>, request: &[u8]) -> Result<Head, AnswerError> {
         match timeout(self.silence, answers.get_mut().write_all(request)).await {
             Ok(Ok(())) => answers.head().await,
             Ok(Err(error)) => Err(error.into()),
@@ -146,13 +145,11 @@ impl Sessions {
     }
 
     /// The pipe that was used last, if it has not ended meanwhile.
-    fn take(&self) -> Option<TcpStream> {
+    fn take(&self) -> Option<Link> {
         let mut kept = self.kept();
-        while let Some(Kept { stream, since }) = kept.pop() {
-            let nothing_came =
-                stream.try_read(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
-            if nothing_came && since.elapsed() < KEEP {
-                return Some(stream);
+        while let Some(Kept { mut link, since }) = kept.pop() {
+            if link.is_quiet() && since.elapsed() < KEEP {
+                return Some(link);
             }
         }
         None
