@@ -20,6 +20,8 @@ use std::time::Duration;
 pub struct Plan {
     /// Through which nodes: one route or several to the same file.
     pub routes: Vec<Route>,
+    /// Which of them is asked first when nothing speaks against it, from 0.
+    pub first: usize,
     /// To where.
     pub target: Target,
     /// The longest wait without a byte.
@@ -76,6 +78,7 @@ impl Plan {
         // Routes that name different hashes were refused when they were read.
         let expected = expected(arguments.output.expect, routes.iter().find_map(Route::hash))?;
         Ok(Plan {
+            first: 0,
             target,
             silence: silence(arguments.time.timeout)?,
             congestion: congestion(arguments.network.congestion)?,
@@ -93,6 +96,7 @@ impl Plan {
     pub(crate) fn plain(routes: Vec<Route>, target: Target) -> Plan {
         Plan {
             routes,
+            first: 0,
             target,
             silence: Duration::from_secs(1),
             congestion: Congestion::SYSTEM,

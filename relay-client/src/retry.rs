@@ -84,6 +84,9 @@ pub fn pause_after(failed: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << failed.min(16)).min(MAX_PAUSE_BESIDE)
 }
 
+/// How long a route may take to answer before the next one is tried as well.
+pub const HEAD_START: Duration = Duration::from_secs(1);
+
 /// The longest pause of a connection that is tried again while others work.
 const MAX_PAUSE_BESIDE: Duration = Duration::from_secs(60);
 

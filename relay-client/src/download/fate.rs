@@ -68,9 +68,11 @@ pub(super) fn begin_attempt(fates: &mut [RouteFate]) {
 }
 
 /// The routes that are not gone, in the order in which they are asked: those first that have not failed in this round, and then those
-/// that have not answered and brought nothing.
-pub(super) fn usable(fates: &[RouteFate]) -> Vec<usize> {
-    let mut usable: Vec<usize> = (0..fates.len()).filter(|route| !is_gone(fates, *route)).collect();
+/// that have not answered and brought nothing; otherwise from `first` on.
+pub(super) fn usable(fates: &[RouteFate], first: usize) -> Vec<usize> {
+    let from_first = (0..fates.len()).map(|step| (first + step) % fates.len());
+    let mut usable: Vec<usize> = from_first.filter(|route| !is_gone(fates, *route)).collect();
+    // Sorting is stable.
     usable.sort_by_key(|route| fates.get(*route).map(|fate| (fate.has_failed, fate.barren)));
     usable
 }

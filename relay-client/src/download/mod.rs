@@ -350,7 +350,7 @@ impl<'a> Download<'a> {
     /// Asks all routes that are not gone.
     async fn ask(&mut self, question: &Question) -> Result<Answered<'a>, Failure> {
         begin_attempt(&mut self.fates);
-        let usable = usable(&self.fates);
+        let usable = usable(&self.fates, self.plan.first);
         let (answered, failures) = question::ask(self.plan, self.reporter, &usable, question).await;
         for (route, failure) in failures {
             if answered.is_some() {

@@ -4,6 +4,7 @@ use super::queue::FIRST_SEGMENT;
 use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::progress::Reporter;
+use crate::retry::HEAD_START;
 use crate::session::{Session, request};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -12,7 +13,6 @@ use relay_proto::chunk::{AskedRange, ChunkRange};
 use relay_proto::code::Status;
 use relay_proto::file::{Conditions, EntityTag, FileFacts, Get, Hashes, Head, RequestedName, Stat};
 use std::ops::Range;
-use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// What an attempt asks first.
@@ -148,9 +148,6 @@ pub(super) struct Answered<'a> {
     pub(super) session: Session<'a>,
     pub(super) answer: Answer,
 }
-
-/// How long a route may take to answer before the next one is tried as well.
-const HEAD_START: Duration = Duration::from_secs(1);
 
 /// Asks the origins of the `usable` routes, one after the other, the next one as soon as the one before failed or took long. The first
 /// answer counts; a refusal is none. Returns also why the routes before did not answer.

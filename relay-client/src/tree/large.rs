@@ -25,11 +25,11 @@ use tokio::task::spawn_blocking;
 /// only share the same links.
 const AT_ONCE: usize = 2;
 
-/// Fetches the large files. Those that cannot be had are told; the rest goes on.
+/// Fetches the large files, by the way number `way`, from 0, as long as it is as good as others. Those that cannot be had are told; the rest goes on.
 ///
 /// # Errors
 /// What ends the whole run: no way to the origin any more, a full disk, a deadline, somebody who stops it.
-pub async fn fetch_all(shared: &Shared, until: &Until) -> Result<(), Failure> {
+pub async fn fetch_all(shared: &Shared, way: usize, until: &Until) -> Result<(), Failure> {
     let mut running = FuturesUnordered::new();
     let mut result = Ok(());
     loop {
@@ -37,7 +37,7 @@ pub async fn fetch_all(shared: &Shared, until: &Until) -> Result<(), Failure> {
             && running.len() < AT_ONCE
             && let Some(item) = shared.work.next_large()
         {
-            running.push(fetch_one(shared, until, item));
+            running.push(fetch_one(shared, way, until, item));
         }
         match running.next().await {
             // The others keep what they have before they end.
@@ -47,7 +47,7 @@ pub async fn fetch_all(shared: &Shared, until: &Until) -> Result<(), Failure> {
     }
 }
 
-async fn fetch_one(shared: &Shared, until: &Until, item: Item) -> Result<(), Failure> {
+async fn fetch_one(shared: &Shared, way: usize, until: &Until, item: Item) -> Result<(), Failure> {
     let (directory, name) = match place(shared, &item).await {
         Ok(place) => place,
         Err(why) => {
@@ -55,7 +55,7 @@ async fn fetch_one(shared: &Shared, until: &Until, item: Item) -> Result<(), Fai
             return Ok(());
         }
     };
-    let plan = plan(shared, &item, directory.path_of(&name))?;
+    let plan = plan(shared, way, &item, directory.path_of(&name))?;
     let names = Names { real: directory.path_of(""), shown: directory.path().join("") };
     let counted = Arc::new(Counted::new(item.clone()));
     let ended = {
@@ -94,7 +94,7 @@ async fn place(shared: &Shared, item: &Item) -> Result<(Arc<Directory>, String),
     placed.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-fn plan(shared: &Shared, item: &Item, target: PathBuf) -> Result<Plan, Failure> {
+fn plan(shared: &Shared, way: usize, item: &Item, target: PathBuf) -> Result<Plan, Failure> {
     let TreePlan { ways, silence, congestion, retry, connections, checksum, .. } = &shared.plan;
     let route = |way: &Way| {
         let name = way.name_of(item.path.as_str())?;
@@ -103,6 +103,7 @@ fn plan(shared: &Shared, item: &Item, target: PathBuf) -> Result<Plan, Failure> 
     };
     Ok(Plan {
         routes: ways.iter().map(route).collect::<Result<_, _>>()?,
+        first: way,
         target: Target::File(target),
         silence: *silence,
         congestion: *congestion,

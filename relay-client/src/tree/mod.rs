@@ -39,7 +39,7 @@ use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::progress::{Reporter, print_failure};
-use crate::retry::{Attempt, Retries};
+use crate::retry::{Attempt, HEAD_START, Retries};
 use crate::session::aftermath;
 use crate::stop::{Stop, Until};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -57,7 +57,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use view::View;
 use work::Work;
 
@@ -118,10 +118,14 @@ impl Tree {
         Ok(Tree { shared, saver, way: 0, failed_ways: 0, stood: false, made })
     }
 
-    fn current_way(&self) -> Way {
-        let ways = &self.shared.plan.ways;
+    /// Which way is used, from 0.
+    fn way_number(&self) -> usize {
         // A plan has at least one way; that was checked when it was made.
-        ways[self.way % ways.len().max(1)].clone()
+        self.way % self.shared.plan.ways.len().max(1)
+    }
+
+    fn current_way(&self) -> &Way {
+        &self.shared.plan.ways[self.way_number()]
     }
 
     /// Rounds, with pauses between them, until nothing is left to do.
@@ -130,10 +134,12 @@ impl Tree {
         self.shared.view.begin(self.current_way().name(), &self.shared.plan.target);
         loop {
             let before = self.done();
-            let ended = match until.bound(self.small_files()).await {
-                Ok(()) => large::fetch_all(&self.shared, until).await,
-                ended => ended,
+            let (ended, was_tried_again) = match until.bound(self.small_files()).await {
+                Ok(()) => (large::fetch_all(&self.shared, self.way_number(), until).await, true),
+                ended => (ended, false),
             };
+            // A large file's own download has tried again and gone other ways, as often as it was to.
+            let is_final = was_tried_again && ended.is_err();
             let deferred = self.shared.work.take_deferred();
             let failure = match (&ended, deferred.first()) {
                 (Ok(()), None) => return Ok(()),
@@ -141,12 +147,12 @@ impl Tree {
                 (Err(failure), _) => failure,
             };
             let advanced = self.done() > before;
-            if self.goes_another_way(failure, advanced) {
+            if !is_final && self.goes_another_way(failure, advanced) {
                 deferred.into_iter().for_each(|(item, _)| self.shared.work.again(item));
                 continue;
             }
             let attempt = Attempt { stood: self.stood, advanced, discarded: 0 };
-            let again = retries.after(failure, attempt);
+            let again = if is_final { None } else { retries.after(failure, attempt) };
             let Some(again) = again else {
                 for (item, refusal) in deferred {
                     self.shared.view.failed(&item, refusal.exit().word(), &refusal.to_string());
@@ -203,20 +209,26 @@ impl Tree {
 
     /// The listing and all small files, over one pipe or a few, until everything was asked for or the last pipe has broken.
     async fn small_files(&mut self) -> Result<(), Failure> {
-        let way = self.current_way();
         while !self.shared.work.is_asked() {
             self.shared.work.set_broken(false);
-            let Tree { shared, saver, stood, .. } = self;
-            let (first, took) = Pipe::connect(shared, &way, shared.view.reporter()).await?;
-            *stood = true;
+            let from = self.way_number();
+            let Tree { shared, saver, stood, way, .. } = self;
+            let (number, (first, took)) = first_pipe(shared, from).await?;
+            if number != from {
+                let (slow, quick) = (from + 1, number + 1);
+                let note = format!("route {slow} does not answer for long; going on by route {quick}");
+                shared.view.reporter().note(note);
+            }
+            (*stood, *way) = (true, number);
+            let way = &shared.plan.ways[number];
             let mut pipes = FuturesUnordered::new();
-            pipes.push(run_pipe(shared, &way, Some(first), 0));
+            pipes.push(run_pipe(shared, way, Some(first), 0));
             let count = match shared.plan.connections {
                 Connections::Auto if took > LONG_CHAIN => PIPES,
                 Connections::Auto => 1,
                 Connections::Fixed(count) => count,
             };
-            pipes.extend((1..count).map(|number| run_pipe(shared, &way, None, number)));
+            pipes.extend((1..count).map(|number| run_pipe(shared, way, None, number)));
             let mut result = Ok(());
             while !pipes.is_empty() || saver.is_busy() {
                 saver.set_last(pipes.is_empty());
@@ -247,8 +259,8 @@ impl Tree {
                 received,
                 ..
             } => {
-                let route = self.current_way().route;
-                let aftermath = aftermath(&route, self.shared.plan.silence, until).await.ok();
+                let route = &self.current_way().route;
+                let aftermath = aftermath(route, self.shared.plan.silence, until).await.ok();
                 Failure::Broken { error, received, aftermath }
             }
             failure => failure,
@@ -292,6 +304,42 @@ impl Tree {
         match (tally.failed, work.unnameable()) {
             (0, 0) => Ok(()),
             (failed, unnameable) => Err(Failure::Incomplete { failed, of: here + failed, unnameable }),
+        }
+    }
+}
+
+/// A pipe by way number `from`, or by one of the next that stands while those before it take long; and by which.
+async fn first_pipe(shared: &Shared, from: usize) -> Result<(usize, (Pipe<'_>, Duration)), Failure> {
+    let ways = &shared.plan.ways;
+    let mut waiting = (0..ways.len()).map(|step| (from + step) % ways.len());
+    let dial = |number| async move {
+        let way: &Way = &ways[number];
+        (number, Pipe::connect(shared, way, shared.view.reporter()).await)
+    };
+    let mut dialling: FuturesUnordered<_> = waiting.next().map(dial).into_iter().collect();
+    let (mut failed, mut next_at) = (None, Instant::now() + HEAD_START);
+    loop {
+        tokio::select! {
+            biased;
+            Some((number, connected)) = dialling.next() => {
+                let failure = match connected {
+                    Ok(pipe) => return Ok((number, pipe)),
+                    Err(failure) => failure,
+                };
+                if number == from || failed.is_none() {
+                    failed = Some(failure);
+                }
+            }
+            () = sleep_until(next_at), if waiting.len() > 0 => {
+                dialling.extend(waiting.next().map(dial));
+                next_at = Instant::now() + HEAD_START;
+            }
+        }
+        // Who asked goes on with the next way.
+        if dialling.is_empty()
+            && let Some(failure) = failed.take()
+        {
+            return Err(failure);
         }
     }
 }

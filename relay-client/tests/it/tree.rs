@@ -451,3 +451,46 @@ fn listed_twice_or_out_of_order() {
     assert_eq!(place.read("d/b"), content("d/b"));
     assert_eq!(place.read("d/c"), content("d/c"));
 }
+
+/// A large file that an origin lists, of as many bytes as this.
+const LARGE: u64 = 4 * CHUNK_LEN + 1;
+
+/// Large files have downloads of their own, which try again themselves.
+#[test]
+fn a_link_that_cuts_large_files_is_tried_as_often_as_was_asked_for() {
+    let names = ["d/a", "d/b", "d/c"];
+    let (gets, asked) = (Arc::new(AtomicUsize::new(0)), ["--retries", "1"]);
+    let seen = Arc::clone(&gets);
+    let entries = names.map(|name| entry(name, EntryKind::File, LARGE)).to_vec();
+    let origin = listing(entries, async move |visit: &mut Visit, _: &str| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        tokio::io::AsyncWriteExt::shutdown(&mut visit.stream).await.unwrap();
+    });
+    let place = Place::new();
+    let ended = place.fetch("d/", origin.port, &asked);
+    ended.check(3, "trying again in 1s (1 of 1)");
+    // Two at once, and the third one would fare no better.
+    assert_eq!(gets.load(Ordering::SeqCst), 4, "{}", ended.stderr);
+}
+
+/// A route that takes the connection and says nothing is not waited for, and not by every single file.
+#[test]
+fn a_tree_starts_with_the_way_that_works() {
+    let (dialled, bytes) = (Arc::new(AtomicUsize::new(0)), vec![7; LARGE as usize]);
+    let seen = Arc::clone(&dialled);
+    let silent = Origin::start(move |mut visit| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        async move { visit.gone().await }
+    });
+    let names: Vec<String> = (0..6).map(|number| format!("d/{number}")).collect();
+    let entries = names.iter().map(|name| entry(name, EntryKind::File, LARGE)).collect();
+    let good = listing(entries, async move |visit: &mut Visit, _: &str| send(visit, &bytes).await);
+    let place = Place::new();
+    let routes = format!("d/\n127.0.0.1:{}\nor\nd/\n127.0.0.1:{}\n", silent.port, good.port);
+    fs::write(place.path("routes.txt"), routes).unwrap();
+    let ended = place.run(&["routes.txt", "--timeout", "1h", "--connections", "1"]);
+    ended.check(0, "going on by route 2").check(0, "6 fetched");
+    // For the listing, and for files only where this machine took a second for one.
+    let dialled = dialled.load(Ordering::SeqCst);
+    assert!(dialled <= 3, "dialled {dialled} times");
+}
