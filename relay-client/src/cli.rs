@@ -15,7 +15,8 @@ use std::time::Duration;
     about = "Fetches a file through a chain of relay nodes, verified chunk by chunk",
     long_about = "Fetches a file through a chain of relay nodes, verified chunk by chunk.\n\n\
         The route's first line names the file, each further line a hop; the last hop serves the file. The file appears under its \
-        final name only when it is whole and verified; until then it is NAME.part.",
+        final name only when it is whole and verified; until then it is NAME.part (another name when somebody else has that one, or \
+        when it would be too long).",
     after_long_help = after_help(),
     args_conflicts_with_subcommands = true,
 )]
@@ -103,7 +104,7 @@ pub struct RouteArguments {
 /// Where the file goes and what it must be.
 #[derive(Debug, Args)]
 pub struct OutputArguments {
-    /// Where to save: a file, a directory (`DIR/`), or `-` for standard output, which gets only verified bytes; for a directory
+    /// Where to save: a file (a symbolic link stays, and what it leads to is replaced), a directory (`DIR/`), or `-` for standard output, which gets only verified bytes; for a directory
     /// that is fetched, the directory that gets its content [default: the base name, here]
     #[arg(short, long, value_name = "PATH", help_heading = "File")]
     pub output: Option<PathBuf>,

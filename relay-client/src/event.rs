@@ -235,7 +235,7 @@ pub enum Event {
     TreeDone {
         /// Where it is.
         path: String,
-        /// Files that are wanted, as far as they were listed.
+        /// All that the origin has and that was wanted, as far as it was listed: the sum of the seven counts that follow.
         files: u64,
         /// Files that were fetched in this run.
         fetched: u64,
@@ -245,6 +245,12 @@ pub enum Event {
         failed: u64,
         /// Names that the origin cannot offer: not UTF-8, or too long.
         unnameable: u64,
+        /// Directories that the origin cannot read.
+        unreadable: u64,
+        /// Links that lead nowhere, or out of what is offered, or to a directory.
+        links: u64,
+        /// Files that were not got to, because the run ended before.
+        left: u64,
         /// Bytes that were fetched.
         bytes: u64,
         /// From the start of the run.

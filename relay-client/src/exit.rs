@@ -52,8 +52,8 @@ exits! {
     Local = 8, "local", "this machine could not read, write or lock a file: disk full, not permitted, in use";
     /// The origin failed.
     Origin = 9, "origin", "the origin could not answer: overloaded, failing, or breaking the protocol";
-    /// Some of a directory could not be had.
-    Incomplete = 10, "incomplete", "some files of a directory could not be fetched (they are named); all others are there";
+    /// Some of a directory could not be had, or not be listed.
+    Incomplete = 10, "incomplete", "some of a directory could not be fetched or listed (it is named, or counted where it has no name); all else is there";
     /// Ctrl-C or SIGTERM.
     Interrupted = 130, "interrupted", "interrupted by Ctrl-C or SIGTERM; what was verified is kept in NAME.part";
 }

@@ -1,6 +1,7 @@
 //! Every way a run can fail: what happened, where, and what to do; with the exit code of each.
 
 use crate::exit::Exit;
+use crate::left_out::LeftOut;
 use crate::show;
 use relay_chain::chain::WalkError;
 use relay_chain::requests::AnswerError;
@@ -96,15 +97,18 @@ pub enum Failure {
     #[error("another client is writing {}; wait for it, or save elsewhere with -o", show::path(.0))]
     InUse(PathBuf),
     /// Some of a directory could not be had.
-    #[error("{failed} of {of} could not be fetched{unnameable}; the same command tries only these again", unnameable = unoffered(*.unnameable))]
+    #[error("{failed} of {of} could not be fetched{left_out}; the same command tries only these again")]
     Incomplete {
         /// Files and directories that could not be had.
         failed: u64,
         /// All that was wanted.
         of: u64,
-        /// Names that the origin cannot offer.
-        unnameable: u64,
+        /// What the origin does not give.
+        left_out: LeftOut,
     },
+    /// Some of what the origin has is not in a listing.
+    #[error("the listing is not whole{0}")]
+    Unlisted(LeftOut),
     /// `--deadline` passed.
     #[error("the deadline of {} passed{}", show::seconds(*.limit), last_try(.last))]
     Deadline {
@@ -147,13 +151,6 @@ fn sentence(text: &Option<String>) -> String {
 
 fn said(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
-}
-
-fn unoffered(count: u64) -> String {
-    if count == 0 {
-        return String::new();
-    }
-    format!(", and {count} more cannot be offered (their names are not UTF-8 or too long)")
 }
 
 fn last_try(last: &Option<Box<Failure>>) -> String {
@@ -265,7 +262,7 @@ impl Failure {
             | Failure::NotExpected { .. }
             | Failure::ChangedMidway => Exit::Damaged,
             Failure::Local { .. } | Failure::InUse(_) => Exit::Local,
-            Failure::Incomplete { .. } => Exit::Incomplete,
+            Failure::Incomplete { .. } | Failure::Unlisted(_) => Exit::Incomplete,
             Failure::Deadline { .. } => Exit::TimedOut,
             Failure::Interrupted => Exit::Interrupted,
         }

@@ -24,6 +24,7 @@
 //! | [`tree`] | whole directories: listing, many small files on one pipe, what lands where |
 //! | [`progress`], [`event`], [`console`] | what people and programs see of it |
 //! | [`trace`], [`list`] | the two other commands |
+//! | [`left_out`] | what an origin has and does not give |
 //! | [`failure`], [`exit`] | every way to fail, and the exit codes |
 //! | [`stop`] | Ctrl-C |
 //! | [`platform`] | what not every system has |
@@ -39,6 +40,7 @@ pub mod event;
 pub mod exit;
 pub mod failure;
 pub mod journal;
+pub mod left_out;
 pub mod list;
 pub mod part_file;
 pub mod plan;

@@ -4,6 +4,7 @@ use crate::cli::ListArguments;
 use crate::console;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::left_out::LeftOut;
 use crate::plan::{congestion, silence};
 use crate::platform::standard_output;
 use crate::progress::{Reporter, conclude};
@@ -35,12 +36,12 @@ async fn list(arguments: &ListArguments, stop: &Stop) -> Result<(), Failure> {
     let congestion = congestion(arguments.network.congestion)?;
     let listing = Listing { route: &route, prefix, recursive: arguments.recursive, silence, congestion };
     let show: fn(&Page) -> io::Result<()> = if arguments.json { print_page_json } else { print_page };
-    let unnameable = Until::new(stop, arguments.time.deadline).bound(listing.print(show)).await?;
-    if unnameable > 0 {
-        let reason = "their names are not UTF-8 or too long";
-        console::message(&format!("{unnameable} more cannot be offered: {reason}"));
+    let left_out = Until::new(stop, arguments.time.deadline).bound(listing.print(show)).await?;
+    if left_out.links > 0 {
+        let links = left_out.links;
+        console::message(&format!("{links} links lead nowhere or out of what is offered, and are left out"));
     }
-    Ok(())
+    if left_out.is_a_loss() { Err(Failure::Unlisted(left_out)) } else { Ok(()) }
 }
 
 /// The route and the prefix. With `--via` there is no route file, so the first argument is the prefix.
@@ -67,13 +68,13 @@ struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    /// Shows every page; returns how many entries the origin cannot name.
-    async fn print(&self, show: fn(&Page) -> io::Result<()>) -> Result<u64, Failure> {
+    /// Shows every page; returns what is not in them.
+    async fn print(&self, show: fn(&Page) -> io::Result<()>) -> Result<LeftOut, Failure> {
         let reporter = Reporter::silent();
         let first = self.request(None)?;
         let mut session =
             Session::connect(self.route, self.silence, self.congestion, &first, &reporter).await?;
-        let (mut unnameable, mut after) = (0_u64, None);
+        let (mut left_out, mut after) = (LeftOut::default(), None);
         loop {
             let head = session.head().await?;
             if !head.status.is_success() {
@@ -85,9 +86,10 @@ impl Listing<'_> {
             if !after.as_ref().zip(page.next.as_ref()).is_none_or(advances) {
                 return Err(session.broken(AnswerError::Protocol("a listing that does not advance")));
             }
-            unnameable = unnameable.saturating_add(page.unnameable);
+            left_out.add(&page);
+            left_out.unreadable += page.entries.iter().filter(|entry| entry.unreadable).count() as u64;
             show(&page).map_err(console::lost)?;
-            let Some(next) = page.next else { return Ok(unnameable) };
+            let Some(next) = page.next else { return Ok(left_out) };
             session.send(&self.request(Some(next.clone()))?).await?;
             after = Some(next);
         }
@@ -120,7 +122,12 @@ impl fmt::Display for Row<'_> {
             }
             EntryKind::Directory => {
                 let name = entry.name.to_string();
-                write!(f, "{:>12}  {time:<20}  {}/", "-", name.trim_end_matches('/'))
+                let note = match (entry.unreadable, entry.linked) {
+                    (true, _) => "  (the origin cannot read it)",
+                    (_, true) => "  (a link, not entered)",
+                    _ => "",
+                };
+                write!(f, "{:>12}  {time:<20}  {}/{note}", "-", name.trim_end_matches('/'))
             }
         }
     }

@@ -354,13 +354,36 @@ fn sentence(event: &Event) -> Option<String> {
             format!("{files} of {} done, {}", counted(*of, "file"), progress_line(*bytes, *size, *rate))
         }
         Event::FileFailed { path, message, .. } => format!("{path}: {message}"),
-        Event::TreeDone { path, files, fetched, same, failed, bytes, seconds, .. } => {
+        Event::TreeDone {
+            path,
+            files,
+            fetched,
+            same,
+            failed,
+            unnameable,
+            unreadable,
+            links,
+            left,
+            bytes,
+            seconds,
+        } => {
             let duration = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
             let (took, rate) = (show::seconds(duration), show::rate(*bytes, duration));
-            let failed = if *failed == 0 { String::new() } else { format!(", {failed} failed") };
+            let parts = [
+                (failed, "failed"),
+                (unnameable, "not nameable"),
+                (unreadable, "not readable"),
+                (links, "links left out"),
+                (left, "not tried"),
+            ];
+            let others: String = parts
+                .iter()
+                .filter(|(count, _)| **count > 0)
+                .map(|(count, what)| format!(", {count} {what}"))
+                .collect();
             let (files, bytes) = (counted(*files, "file"), show::bytes(*bytes));
             format!(
-                "{path}: {files}: {fetched} fetched ({bytes}) and verified, {same} the same{failed}, in {took} ({rate})"
+                "{path}: {files}: {fetched} fetched ({bytes}) and verified, {same} the same{others}, in {took} ({rate})"
             )
         }
         Event::Failed { message, .. } => message.clone(),

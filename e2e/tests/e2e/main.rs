@@ -9,6 +9,7 @@
 //! | [`faults`] | do cuts, flips, stalls and kills never leave a wrong file? |
 //! | [`resume`] | does the next attempt, or the next run, go on where the last one ended? |
 //! | [`landing`] | is nobody else's file harmed, and does every kind of file system do? |
+//! | [`tree_counts`] | does the summary of a directory add up? |
 //! | [`power_cut`] | what does a power cut leave, at every instant? |
 //! | [`routes`] | do several routes and connections share a file, and take over from each other? |
 //! | [`conversation`] | does an origin answer as the specification says, through relays? |
@@ -45,6 +46,8 @@ mod routes;
 mod scarcity;
 mod schedules;
 mod transfers;
+#[cfg(unix)]
+mod tree_counts;
 #[cfg(unix)]
 mod trees;
 mod world;

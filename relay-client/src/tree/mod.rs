@@ -287,10 +287,10 @@ impl Tree {
             }
             synced
         });
-        let Shared { plan, view, work, .. } = &self.shared;
+        let Shared { plan, view, .. } = &self.shared;
         let synced = synced.await.unwrap_or_else(|e| Err(io::Error::other(e)));
         ended = ended.and(synced.map_err(|e| Failure::local("sync", &plan.target, e)));
-        view.end(&plan.target, work.unnameable());
+        view.end(&plan.target);
         let tally = view.tally();
         let here = tally.fetched + tally.same;
         if ended.is_err() && here > 0 {
@@ -301,10 +301,11 @@ impl Tree {
             unmake_directories(&self.made);
         }
         ended?;
-        match (tally.failed, work.unnameable()) {
-            (0, 0) => Ok(()),
-            (failed, unnameable) => Err(Failure::Incomplete { failed, of: here + failed, unnameable }),
+        let (failed, left_out) = (tally.failed, tally.left_out);
+        if failed > 0 || left_out.is_a_loss() {
+            return Err(Failure::Incomplete { failed, of: here + failed, left_out });
         }
+        Ok(())
     }
 }
 

@@ -8,8 +8,8 @@ use super::view::View;
 use super::work::{Question, SMALL, Work};
 use crate::beneath::{Directory, Walker, split};
 use crate::event::Begun;
-use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::left_out::LeftOut;
 use crate::platform::read_exact_at;
 use crate::progress::Reporter;
 use crate::session::request;
@@ -215,7 +215,10 @@ impl<'a> Pipe<'a> {
         });
         let (page, sifted) =
             sifting.await.map_err(|e| pool_failure("sort a page of", &self.shared.plan.target, e))?;
-        if cursor.is_none() && page.entries.is_empty() && page.unnameable == 0 && self.shared.work.is_fresh()
+        if cursor.is_none()
+            && page.entries.is_empty()
+            && self.shared.work.is_fresh()
+            && self.nothing_left_out(&page)
         {
             self.make_sure_it_is_there().await?;
         }
@@ -225,12 +228,20 @@ impl<'a> Pipe<'a> {
         view.listed(&items);
         view.listed(&same);
         same.iter().for_each(|item| view.same(item, "size and time"));
-        bad.iter().for_each(|bad| view.bad(&bad.name, Exit::Local.word(), &bad.why, bad.is_told));
+        bad.iter().for_each(|bad| view.bad(bad));
+        view.left_out(&page);
         work.listed(&page, cursor, items, directories);
         if page.next.is_none() {
             view.listed_all();
         }
         Ok(())
+    }
+
+    /// Whether neither this page nor one before it counts something that is not listed.
+    fn nothing_left_out(&self, page: &Page) -> bool {
+        let mut left_out = self.shared.view.tally().left_out;
+        left_out.add(page);
+        left_out == LeftOut::default()
     }
 
     /// Nothing is in the directory: is there one? Nothing else is asked meanwhile, for nothing is known that could be.

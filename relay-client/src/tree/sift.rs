@@ -56,6 +56,19 @@ pub struct Bad {
     pub why: String,
     /// It is beneath a directory that cannot be had, which was told before.
     pub is_told: bool,
+    /// As what it is counted.
+    pub kind: BadKind,
+}
+
+/// As what an entry is counted that cannot be saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadKind {
+    /// It cannot be saved here.
+    Failed,
+    /// The origin cannot read it.
+    Unreadable,
+    /// It is a link to a directory.
+    Linked,
 }
 
 /// Sifts one page after the other, in the listing's order.
@@ -105,12 +118,14 @@ impl Sifter {
             Ok(path) => path,
             Err(why) => {
                 let why = format!("its name cannot be used here: {why}");
-                return sifted.bad.push(Bad { name: entry.name.to_string(), why, is_told: false });
+                let (name, kind) = (entry.name.to_string(), BadKind::Failed);
+                return sifted.bad.push(Bad { name, why, is_told: false, kind });
             }
         };
         let is_told = self.is_blocked(path.as_str());
         let name = path.to_string();
-        let bad = |why: String| sifted.bad.push(Bad { name, why, is_told });
+        let mut bad_as = |kind, why: String| sifted.bad.push(Bad { name: name.clone(), why, is_told, kind });
+        let mut bad = |why| bad_as(BadKind::Failed, why);
         // In order nothing is listed twice, so no two threads ever write under one name.
         if self.last.as_deref().is_some_and(|last| !is_behind(path.as_str(), last)) {
             return bad("it is listed out of order".to_owned());
@@ -123,8 +138,11 @@ impl Sifter {
         if !wanted {
             return;
         }
+        if entry.unreadable {
+            return bad_as(BadKind::Unreadable, "the origin cannot read this directory".to_owned());
+        }
         if entry.linked {
-            return bad("it is a link to a directory, which is not followed; fetch it by its own name, or leave it out with --exclude".to_owned());
+            return bad_as(BadKind::Linked, "it is a link to a directory, which is not followed; fetch it by its own name, or leave it out with --exclude".to_owned());
         }
         if self.cases.collides(&path) && !self.tells_cases_apart() {
             return bad("another name differs from it only in case, and the file system here does not tell them apart".to_owned());

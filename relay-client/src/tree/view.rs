@@ -1,9 +1,12 @@
 //! What is seen of a run over a directory: counts, and what became of each file.
 
-use super::sift::Item;
+use super::sift::{Bad, BadKind, Item};
 use crate::event::Event;
+use crate::exit::Exit;
+use crate::left_out::LeftOut;
 use crate::progress::Reporter;
 use crate::show;
+use relay_proto::file::Page;
 use relay_proto::limits::MAX_NAME;
 use relay_proto::text::clean;
 use std::path::Path;
@@ -38,6 +41,8 @@ pub struct Tally {
     pub coming: u64,
     /// Bytes that were fetched, for files that are whole.
     pub bytes: u64,
+    /// What the origin does not give.
+    pub left_out: LeftOut,
 }
 
 /// The most failures that are told one by one to people; the rest is counted. Programs get them all.
@@ -125,15 +130,46 @@ impl View {
 
     /// A listed file cannot be had.
     pub fn failed(&self, item: &Item, kind: &'static str, message: &str) {
-        self.lock().settle(item, item.size);
-        self.bad(item.path.as_str(), kind, message, false);
+        {
+            let mut tally = self.lock();
+            tally.settle(item, item.size);
+            tally.failed += 1;
+        }
+        self.tell_bad(item.path.as_str(), kind, message, false);
     }
 
-    /// Something that is not counted among the files cannot be had. People are spared what follows from what they were `told`.
-    pub fn bad(&self, path: &str, kind: &'static str, message: &str, told: bool) {
+    /// An entry that cannot be saved. People are spared what follows from what they were told.
+    pub fn bad(&self, bad: &Bad) {
+        let kind = {
+            let mut tally = self.lock();
+            match bad.kind {
+                BadKind::Failed => {
+                    tally.files += 1;
+                    tally.settled_files += 1;
+                    tally.failed += 1;
+                    Exit::Local
+                }
+                BadKind::Unreadable => {
+                    tally.left_out.unreadable += 1;
+                    Exit::Origin
+                }
+                BadKind::Linked => {
+                    tally.left_out.linked_directories += 1;
+                    Exit::Local
+                }
+            }
+        };
+        self.tell_bad(&bad.name, kind.word(), &bad.why, bad.is_told);
+    }
+
+    /// What a page counts without naming it.
+    pub fn left_out(&self, page: &Page) {
+        self.lock().left_out.add(page);
+    }
+
+    fn tell_bad(&self, path: &str, kind: &'static str, message: &str, told: bool) {
         let shown = {
             let mut tally = self.lock();
-            tally.failed += 1;
             tally.shown += u64::from(!told);
             tally.shown
         };
@@ -150,16 +186,20 @@ impl View {
     }
 
     /// The run has ended.
-    pub fn end(&self, target: &Path, unnameable: u64) {
+    pub fn end(&self, target: &Path) {
         let tally = self.tally();
+        let Tally { files, fetched, same, failed, left_out, bytes, .. } = tally;
         self.reporter.event(&Event::TreeDone {
             path: show::path(target),
-            files: tally.files,
-            fetched: tally.fetched,
-            same: tally.same,
-            failed: tally.failed,
-            unnameable,
-            bytes: tally.bytes,
+            files: files.saturating_add(left_out.sum()),
+            fetched,
+            same,
+            failed,
+            unnameable: left_out.unnameable,
+            unreadable: left_out.unreadable,
+            links: left_out.all_links(),
+            left: files.saturating_sub(fetched + same + failed),
+            bytes,
             seconds: self.reporter.elapsed().as_secs_f64(),
         });
     }

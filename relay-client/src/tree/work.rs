@@ -39,7 +39,6 @@ struct State {
     cursor: Option<String>,
     listing: Listing,
     listed: u64,
-    unnameable: u64,
     waiting: VecDeque<Item>,
     large: VecDeque<Item>,
     deferred: Vec<(Item, Failure)>,
@@ -99,7 +98,6 @@ impl Work {
     ) {
         let mut state = self.state();
         state.listed += page.entries.len() as u64;
-        state.unnameable = state.unnameable.saturating_add(page.unnameable);
         state.listing = if cursor.is_some() { Listing::Wanted } else { Listing::Done };
         state.cursor = cursor;
         state.directories.extend(directories);
@@ -190,14 +188,7 @@ impl Work {
     /// Whether nothing is listed yet.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        let state = self.state();
-        state.listed == 0 && state.unnameable == 0
-    }
-
-    /// How many entries the origin cannot name.
-    #[must_use]
-    pub fn unnameable(&self) -> u64 {
-        self.state().unnameable
+        self.state().listed == 0
     }
 
     /// The directories that are wanted, with their times.
