@@ -1,5 +1,5 @@
-//! The real cache beside the [model](super::cache_model): random requests, answers, times, aborts and joins. Whoever gets what
-//! the model forbids, or does not get all of it, is a failure.
+//! The real cache beside the [model](super::cache_model): random requests, answers, times, aborts, joins, and an origin that
+//! breaks off. Whoever gets what the model forbids, or bytes of it that are not those asked for, is a failure.
 //!
 //! `RELAY_CACHE_MODEL_SEEDS=500` plays more of them, `RELAY_CACHE_MODEL_SEED=17` the one that a failure printed.
 
@@ -10,6 +10,7 @@ use super::scripted_upstream::{Seen, Upstream};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -18,12 +19,13 @@ use std::time::Duration;
 const SEEDS: u64 = 40;
 const STEPS: usize = 60;
 const MOST_AT_ONCE: usize = 10;
-const CONTROLS: [&str; 9] = [
+const CONTROLS: [&str; 10] = [
     "",
     "max-age=60",
     "max-age=60",
     "public, max-age=60",
     "max-age=0, s-maxage=20",
+    "max-age=5, stale-while-revalidate=20",
     "max-age=0, must-revalidate",
     "public, no-cache",
     "no-store",
@@ -68,6 +70,7 @@ struct Play<'a> {
     random: Random,
     prefix: String,
     asked: HashMap<usize, Asked>,
+    sent: HashMap<usize, Sent>,
     /// Those who wait for their answers.
     clients: BTreeMap<usize, TcpStream>,
     held: Vec<Held>,
@@ -75,8 +78,18 @@ struct Play<'a> {
     changes: Vec<Changed>,
     /// When the origin answered a POST.
     posts: HashMap<usize, usize>,
+    /// Requests that the origin did not answer, and answers that it did not end.
     failed: Vec<usize>,
+    broken: Vec<usize>,
     wrong: Vec<String>,
+}
+
+/// A request as its client sends it.
+struct Sent {
+    method: &'static str,
+    range: Option<Range<usize>>,
+    /// What the client has already.
+    has: Option<usize>,
 }
 
 /// SplitMix64.
@@ -188,7 +201,11 @@ impl Play<'_> {
         self.stage.ids += 1;
         let address = Ipv4Addr::new(127, 0, 0, self.random.one_of(&[1, 1, 2]));
         let path = format!("{}/{}", self.prefix, self.random.below(3));
-        let method = if self.random.once_in(10) { "POST" } else { "GET" };
+        let method = ["POST", "HEAD", "GET"][self.random.below(12).min(2)];
+        let range = self.random.once_in(5).then(|| 100..self.random.one_of(&[101, 1000, 9000]));
+        let latest =
+            self.answers.iter().filter(|(_, answer)| answer.to.path == path).map(|(number, _)| *number).max();
+        let has = latest.filter(|_| self.random.once_in(5));
         let mut fields = BTreeMap::from([("x-forwarded-for".to_owned(), address.to_string())]);
         let mut head =
             vec![format!("{method} {path} HTTP/1.1"), "Host: node.test".to_owned(), format!("X-Id: {id}")];
@@ -215,12 +232,19 @@ impl Play<'_> {
                 true,
             );
         }
+        if let Some(range) = &range {
+            say("Range", &format!("bytes={}-{}", range.start, range.end - 1), false);
+        }
+        if let Some(has) = has {
+            say("If-None-Match", &format!("\"{has}\""), false);
+        }
         say("Connection", if stays_here { "close, Accept-Language" } else { "close" }, false);
         if method == "POST" {
             say("Content-Length", "0", false);
         }
         let asked = Asked { id, path, fields, clock: self.stage.clock, step: self.stage.step };
         self.asked.insert(id, asked);
+        self.sent.insert(id, Sent { method, range, has });
         let stream = connect_from(address, self.stage.front.address);
         let head: Vec<&str> = head.iter().map(String::as_str).collect();
         (&stream).write_all(lines(&head).as_bytes()).unwrap();
@@ -229,7 +253,7 @@ impl Play<'_> {
         thread::spawn(move || {
             let mut bytes = Vec::new();
             drop(reader.read_to_end(&mut bytes));
-            let answer = (!bytes.is_empty()).then(|| read_answer(&mut bytes.as_slice(), false));
+            let answer = (!bytes.is_empty()).then(|| read_answer(&mut bytes.as_slice(), method == "HEAD"));
             drop(tell.send(Event::Answered(id, answer)));
         });
     }
@@ -247,7 +271,8 @@ impl Play<'_> {
             return self.failed.push(held.id);
         }
         let (number, answered) = self.answered(&held);
-        let text = said(number, &answered, held.seen.line.starts_with("POST"), self.random.once_in(4));
+        let method = held.seen.line.split(' ').next().unwrap();
+        let text = said(number, &answered, method, self.random.once_in(4));
         let (now, rest) = match self.random.below(3) {
             0 => text.split_at(text.len() - text.len() / 4),
             1 => text.split_at(text.find("\r\n\r\n").unwrap() + 4),
@@ -268,7 +293,7 @@ impl Play<'_> {
         for (name, value) in &asked.fields {
             assert_eq!(held.seen.field(name), Some(value.as_str()), "{name} as forwarded");
         }
-        if held.seen.line.starts_with("POST") {
+        if self.sent[&held.id].method == "POST" {
             self.posts.insert(held.id, self.stage.step);
         }
         let tag = held.seen.field("if-none-match").map(|tag| tag.trim_matches('"').parse().unwrap());
@@ -291,10 +316,15 @@ impl Play<'_> {
         (held.seen.number, answered)
     }
 
-    /// An answer that has begun ends.
+    /// An answer that has begun ends, or breaks off.
     fn finish(&mut self) {
-        if let Some(place) = self.held.iter().position(|held| held.rest.is_some()) {
-            let held = self.held.remove(place);
+        let Some(place) = self.held.iter().position(|held| held.rest.is_some()) else { return };
+        let held = self.held.remove(place);
+        if self.random.once_in(6) {
+            // Perhaps in its head, and then it is none.
+            self.failed.push(held.id);
+            self.broken.push(held.seen.number);
+        } else {
             drop(held.say.send(held.rest.unwrap()));
         }
     }
@@ -330,10 +360,8 @@ impl Play<'_> {
         let (Some(number), Some(tag)) = (number(answer, "x-answer"), number(answer, "etag")) else {
             return Some("not an answer of the origin".to_owned());
         };
-        let is_post = self.posts.contains_key(&asked.id);
-        let expected = if is_post { String::new() } else { body(tag) };
-        if answer.status != 200 || !answer.whole || answer.text() != expected {
-            return Some(format!("not all of it: {} of {} bytes", answer.body.len(), expected.len()));
+        if let Some(why) = self.wrong_bytes(&self.sent[&asked.id], answer, number, tag) {
+            return Some(why);
         }
         if let Some(answered) = self.posts.get(&asked.id) {
             let change = Changed { path: asked.path.clone(), answered: *answered, known: self.stage.step };
@@ -341,7 +369,7 @@ impl Play<'_> {
         }
         let given = self.answers.get_mut(&number)?;
         if given.to.id == asked.id {
-            given.arrived = Some(self.stage.step);
+            given.arrived = answer.whole.then_some(self.stage.step);
             return None;
         }
         let mut own = self.answers.values().filter(|own| own.to.id == asked.id);
@@ -351,9 +379,28 @@ impl Play<'_> {
         let all: Vec<Answered> = self.answers.values().cloned().collect();
         forbids(&self.answers[&number], asked, &all, &self.changes)
     }
+
+    /// What is wrong with an answer's bytes, if they are not those of answer `tag`, or of the part that was asked for.
+    fn wrong_bytes(&self, sent: &Sent, answer: &Answer, number: usize, tag: usize) -> Option<String> {
+        let all = body(tag);
+        let part = sent.range.as_ref().map(|range| &all[range.start..range.end.min(all.len())]);
+        let expected = match (answer.status, sent.method, part) {
+            (304, _, _) if sent.has == Some(tag) => "",
+            (200, "POST" | "HEAD", _) => "",
+            (200, _, _) => all.as_str(),
+            (206, "GET", Some(part)) => part,
+            _ => return Some(format!("status {}", answer.status)),
+        };
+        let is_broken = self.broken.contains(&number) || self.broken.contains(&tag);
+        let is_right = match answer.whole {
+            true => answer.text() == expected,
+            false => is_broken && expected.starts_with(&answer.text()),
+        };
+        (!is_right).then(|| format!("{} of {} bytes", answer.body.len(), expected.len()))
+    }
 }
 
-fn said(number: usize, answer: &Answered, is_post: bool, is_chunked: bool) -> String {
+fn said(number: usize, answer: &Answered, method: &str, is_chunked: bool) -> String {
     let mut head = format!("X-Answer: {number}\r\nConnection: close\r\n");
     head.push_str(&format!("ETag: \"{}\"\r\n", answer.confirms.unwrap_or(number)));
     if !answer.control.is_empty() {
@@ -365,11 +412,12 @@ fn said(number: usize, answer: &Answered, is_post: bool, is_chunked: bool) -> St
     if answer.sets_cookie {
         head.push_str(&format!("Set-Cookie: id={}\r\n", answer.to.id));
     }
-    let body = if is_post { String::new() } else { body(number) };
+    let body = if method == "POST" { String::new() } else { body(number) };
     let length = body.len();
     match answer.confirms {
         Some(_) => format!("HTTP/1.1 304 Not Modified\r\n{head}\r\n"),
-        None if is_chunked && !is_post => {
+        None if method == "HEAD" => format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{head}\r\n"),
+        None if is_chunked && method == "GET" => {
             let chunk = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
             format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{head}\r\n{chunk}")
         }
@@ -395,12 +443,14 @@ fn play(stage: &mut Stage, seed: u64) -> Vec<String> {
         random: Random(seed),
         prefix: format!("/{seed}"),
         asked: HashMap::new(),
+        sent: HashMap::new(),
         clients: BTreeMap::new(),
         held: Vec::new(),
         answers: HashMap::new(),
         changes: Vec::new(),
         posts: HashMap::new(),
         failed: Vec::new(),
+        broken: Vec::new(),
         wrong: Vec::new(),
     };
     play.run()

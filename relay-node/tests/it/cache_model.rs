@@ -86,7 +86,9 @@ pub fn forbids(answer: &Answered, asked: &Asked, all: &[Answered], changes: &[Ch
     let clock = asked.clock.max(answer.clock);
     let age = clock - answer.sent;
     let lifetime = seconds(control, "s-maxage").or_else(|| seconds(control, "max-age")).unwrap_or(0);
-    if has(control, "no-cache") || age >= lifetime {
+    // RFC 5861, 3: or only a little stale.
+    let usable = lifetime + seconds(control, "stale-while-revalidate").unwrap_or(0);
+    if has(control, "no-cache") || age >= usable {
         return Some(format!("it must be confirmed: {control:?}, {age} s old"));
     }
     // 5.2.1: whether the client takes it.

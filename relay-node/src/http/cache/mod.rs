@@ -186,16 +186,17 @@ impl Cache {
             }
         }
         // 2. What is stored may do.
-        let found = self.find(&asked, &fetch).await;
+        let now = self.clock.now();
+        let found = self.find(&asked, &fetch, now).await;
         let forward = match &found.entry {
             None if found.rows.is_empty() => Forward::UriMiss,
             None => Forward::VaryMiss,
             Some((entry, Verdict::Fresh)) => {
-                return Ok(serve::stored(&asked.parts, entry, self.clock.now(), Told::hit()));
+                return Ok(serve::stored(&asked.parts, entry, now, Told::hit()));
             }
             Some((entry, Verdict::StaleWhileRevalidate)) => {
                 let told = Told::hit().because("stale-while-revalidate");
-                let answer = serve::stored(&asked.parts, entry, self.clock.now(), told);
+                let answer = serve::stored(&asked.parts, entry, now, told);
                 self.revalidate_behind(asked, Arc::clone(entry), fetch);
                 return Ok(answer);
             }
@@ -256,7 +257,7 @@ impl Cache {
         self.fetch_shared(asked, found, fetch, forward).await
     }
 
-    async fn find<F: Fetch>(self: &Arc<Self>, asked: &Asked, fetch: &F) -> Found {
+    async fn find<F: Fetch>(self: &Arc<Self>, asked: &Asked, fetch: &F, now: SystemTime) -> Found {
         let rows = self.store.rows(&asked.key);
         let mut vary = Vec::new();
         for number in &rows {
@@ -269,7 +270,7 @@ impl Cache {
                 None => Box::pin(self.load(&asked.key, *number)).await,
             };
             let Some(entry) = entry else { continue };
-            if let Some(verdict) = entry.head().verdict(asked, fetch, self.clock.now()) {
+            if let Some(verdict) = entry.head().verdict(asked, fetch, now) {
                 return Found { entry: Some((entry, verdict)), rows, vary };
             }
             vary.extend(entry.head().selecting.iter().map(|(name, _)| name.clone()));
@@ -321,7 +322,7 @@ impl Cache {
             {
                 return Ok(answer);
             }
-            found = self.find(&asked, &fetch).await;
+            found = self.find(&asked, &fetch, self.clock.now()).await;
             if let Some((entry, Verdict::Fresh)) = &found.entry {
                 let told = Told::forwarded(forward).collapsed();
                 return Ok(serve::stored(&asked.parts, entry, self.clock.now(), told));
