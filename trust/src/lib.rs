@@ -7,10 +7,18 @@
 //! | --- | --- |
 //! | [`key`] | public and secret keys, signatures with their purpose |
 //! | [`key_file`] | the file that keeps a secret key |
+//! | [`succession`] | a key's word that another follows it |
+//! | [`way`] | the way to a node, in one form |
+//! | [`known`] | known nodes: their file, and what is expected of whom |
+//! | [`day`] | dates of the two before |
 //! | [`tls`] | configurations for TLS in which keys prove themselves |
 
 #![warn(missing_docs)]
 
+pub mod day;
 pub mod key;
 pub mod key_file;
+pub mod known;
+pub mod succession;
 pub mod tls;
+pub mod way;
