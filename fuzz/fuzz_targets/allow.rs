@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relay_node::relay::allow::{AllowNext, Lookup, NextHopPolicy};
 use relay_proto::address::Hop;
+use relay_trust::next_hop::{AllowNext, Lookup, NextHopPolicy};
 use std::net::{IpAddr, SocketAddr};
 
 fuzz_target!(|input: ([u8; 16], bool, &str)| {

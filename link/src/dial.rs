@@ -2,13 +2,13 @@
 //!
 //! This is the one place that makes connections, so that other transports can be put here.
 
-use crate::address::canonical;
 use crate::congestion::Congestion;
 use crate::link::Link;
 use crate::race::{self, Worked};
 use crate::resolve::{Names, ResolveError, resolve};
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
+use relay_trust::address::canonical;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;

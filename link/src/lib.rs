@@ -6,7 +6,6 @@
 //! | [`dial`] | name lookup and connect within one time limit, with a say for whoever must allow the address |
 //! | [`resolve`] | from a name to its addresses |
 //! | [`shares`] | how much one peer may take of what all share |
-//! | [`address`] | what an address leads to, and whose it is |
 //! | [`congestion`] | which congestion control sockets get |
 //! | [`detect`] | the first byte of an accepted connection |
 //! | [`pump`] | from one link to another and back, unseen |
@@ -15,7 +14,6 @@
 //!
 //! Nothing here knows who may do what, nor what the bytes mean beyond their first one.
 
-pub mod address;
 pub mod closing;
 pub mod congestion;
 pub mod detect;

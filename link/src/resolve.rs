@@ -4,8 +4,8 @@
 //! there are few such questions at once, each peer has a share of them, and names that the machine itself knows never wait
 //! behind one.
 
-use crate::address::is_localhost;
 use crate::shares::Shares;
+use relay_trust::address::is_localhost;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};

@@ -5,10 +5,10 @@
 use crate::http::proxy::Upstream;
 use crate::http::proxy_allow::AllowProxy;
 use crate::log_files::KeepLimit;
-use crate::relay::allow::AllowNext;
 use bytesize::ByteSize;
 use clap::{Args, Parser};
 use relay_link::congestion::CongestionWish;
+use relay_trust::next_hop::AllowNext;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use std::fmt;

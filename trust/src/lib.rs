@@ -10,15 +10,19 @@
 //! | [`succession`] | a key's word that another follows it |
 //! | [`way`] | the way to a node, in one form |
 //! | [`known`] | known nodes: their file, and what is expected of whom |
+//! | [`address`] | whose an address is |
+//! | [`next_hop`] | which next hops a node relays to |
 //! | [`day`] | dates of the two before |
 //! | [`tls`] | configurations for TLS in which keys prove themselves |
 
 #![warn(missing_docs)]
 
+pub mod address;
 pub mod day;
 pub mod key;
 pub mod key_file;
 pub mod known;
+pub mod next_hop;
 pub mod succession;
 pub mod tls;
 pub mod way;

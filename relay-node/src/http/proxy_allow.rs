@@ -4,9 +4,9 @@
 //! could match, and then every address that came back is judged by itself; the one that passed is the one that is dialled. Rules
 //! that name no address (`*`, `*.example.org`) reach public addresses only, whatever a name server says.
 
-use crate::relay::allow::contains;
 use ipnet::IpNet;
-use relay_link::address::{Kind, canonical, is_localhost, kind};
+use relay_trust::address::{Kind, canonical, is_localhost, kind};
+use relay_trust::next_hop::contains;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;

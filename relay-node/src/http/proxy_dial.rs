@@ -4,8 +4,8 @@
 use super::cache::FetchError;
 use super::proxy_allow::{AllowProxy, could_match, permits};
 use http::StatusCode;
-use relay_link::address::canonical;
 use relay_link::congestion::Congestion;
+use relay_trust::address::canonical;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -1,9 +1,6 @@
 //! One relayed connection: hello, dial, hand on the `open`, wait for the next `hello`, and then be blind.
 
-pub mod allow;
-
 use crate::record::{Fault, Outcome, Record};
-use allow::{Lookup, NextHopPolicy};
 use relay_chain::frames::{Frame, ReadError, read_frame, write_message};
 use relay_link::closing::close_gently;
 use relay_link::congestion::Congestion;
@@ -16,6 +13,7 @@ use relay_proto::code::FailureCode;
 use relay_proto::frame::FrameType;
 use relay_proto::hop::{Failed, Hello, Open};
 use relay_proto::limits::relay_budget;
+use relay_trust::next_hop::{Lookup, NextHopPolicy};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Which next hops a node relays to. Nothing is relayed that no rule allows.
 
+use crate::address::{Kind, canonical, hides_local, is_localhost, kind};
 use ipnet::IpNet;
-use relay_link::address::{Kind, canonical, hides_local, is_localhost, kind};
 use relay_proto::address::{Hop, Host};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -185,7 +185,8 @@ impl fmt::Display for NextHopPolicy {
 }
 
 /// Whether a network that was configured holds this address. One that names a single address means just that one.
-pub(crate) fn contains(network: &IpNet, address: IpAddr) -> bool {
+#[must_use]
+pub fn contains(network: &IpNet, address: IpAddr) -> bool {
     let is_one = network.prefix_len() == network.max_prefix_len();
     network.contains(&canonical(address)) && (is_one || !hides_local(address))
 }
