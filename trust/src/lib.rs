@@ -13,10 +13,13 @@
 //! | [`address`] | whose an address is |
 //! | [`next_hop`] | which next hops a node relays to |
 //! | [`day`] | dates of the two before |
+//! | [`access`] | access rules: who may do what |
+//! | [`token`] | tokens and their hashes |
 //! | [`tls`] | configurations for TLS in which keys prove themselves |
 
 #![warn(missing_docs)]
 
+pub mod access;
 pub mod address;
 pub mod day;
 pub mod key;
@@ -25,4 +28,5 @@ pub mod known;
 pub mod next_hop;
 pub mod succession;
 pub mod tls;
+pub mod token;
 pub mod way;

@@ -1,4 +1,4 @@
-//! Which next hops a node relays to. Nothing is relayed that no rule allows.
+//! Which next hops a node relays to, or relays somebody to. Nothing is relayed that no rule allows.
 
 use crate::address::{Kind, canonical, hides_local, is_localhost, kind};
 use ipnet::IpNet;
@@ -95,10 +95,12 @@ pub enum Lookup {
     Anywhere,
 }
 
-/// All rules of a node.
-#[derive(Debug, Clone)]
+/// All rules of a node, or all of somebody in its access rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextHopPolicy {
     rules: Vec<AllowNext>,
+    /// Whether a network takes what is in it, this machine's addresses too; otherwise those have to be named one by one.
+    networks_lead_home: bool,
 }
 
 impl NextHopPolicy {
@@ -106,15 +108,23 @@ impl NextHopPolicy {
     #[must_use]
     pub fn new(rules: Vec<AllowNext>) -> NextHopPolicy {
         if !rules.is_empty() {
-            return NextHopPolicy { rules };
+            return NextHopPolicy { rules, networks_lead_home: true };
         }
         let network = |address: IpAddr, bits| IpNet::new(address, bits).ok();
         let v4 = network(Ipv4Addr::LOCALHOST.into(), 8).map(|net| net.trunc());
         let v6 = network(Ipv6Addr::LOCALHOST.into(), 128);
         let loopback = [v4, v6].into_iter().flatten();
         NextHopPolicy {
+            networks_lead_home: true,
             rules: loopback.map(|net| AllowNext { what: What::Network(net), port: None }).collect(),
         }
+    }
+
+    /// What access rules give somebody: without rules nothing, and no network leads to this machine or its links. One of its
+    /// addresses, or `localhost`, can be named.
+    #[must_use]
+    pub fn of_access(rules: Vec<AllowNext>) -> NextHopPolicy {
+        NextHopPolicy { rules, networks_lead_home: false }
     }
 
     /// Whether the node relays to anybody: an open relay.
@@ -136,7 +146,7 @@ impl NextHopPolicy {
             (What::Any, None) => Lookup::Anywhere,
             (What::Name(name), None) if *name == plain_name(hop.host.as_str()) => Lookup::Anywhere,
             (What::Network(_), None) => Lookup::Known,
-            (_, Some(address)) if rule.takes_address(address) => Lookup::Known,
+            (_, Some(address)) if self.takes_address(rule, address) => Lookup::Known,
             _ => Lookup::Denied,
         });
         each.max().unwrap_or(Lookup::Denied)
@@ -153,22 +163,26 @@ impl NextHopPolicy {
                     Kind::Local => false,
                 }
             }
-            _ => rule.takes_address(address.ip()),
+            _ => self.takes_address(rule, address.ip()),
         })
+    }
+
+    fn takes_address(&self, rule: &AllowNext, address: IpAddr) -> bool {
+        let is_ours = matches!(kind(address), Kind::Loopback | Kind::Local);
+        match &rule.what {
+            What::Any => !is_ours,
+            What::Network(network) => {
+                let is_one = network.prefix_len() == network.max_prefix_len();
+                contains(network, address) && (is_one || self.networks_lead_home || !is_ours)
+            }
+            What::Name(_) => false,
+        }
     }
 }
 
 impl AllowNext {
     fn takes_port(&self, port: u16) -> bool {
         self.port.is_none_or(|only| only == port)
-    }
-
-    fn takes_address(&self, address: IpAddr) -> bool {
-        match &self.what {
-            What::Any => matches!(kind(address), Kind::Public | Kind::Private),
-            What::Network(network) => contains(network, address),
-            What::Name(_) => false,
-        }
     }
 }
 
