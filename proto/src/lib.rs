@@ -32,6 +32,7 @@
 //! | [`address`] | a hop's host and port, in every form people write |
 //! | [`key`] | a key as it is written
 //! | [`route`] | route files, as text and as JSON, with the place of every error |
+//! | [`sealed`] | sealed bytes as they are written |
 //! | [`code`] | the failure codes and statuses, each with its text |
 //! | [`text`] | cleaning of text that comes from afar |
 //! | [`limits`] | every limit, with its unit and its reason |
@@ -51,4 +52,5 @@ pub mod hop;
 pub mod key;
 pub mod limits;
 pub mod route;
+pub mod sealed;
 pub mod text;

@@ -21,6 +21,10 @@ pub const MAX_NAME: usize = 4096;
 pub const MAX_MESSAGE: usize = 1024;
 /// The longest name of a program and its version in a `hello`, in bytes.
 pub const MAX_AGENT: usize = 64;
+/// The largest layer of an `open`, in bytes: the longest hops in plain, [`MAX_HOPS`] of them, and what belongs to the layer itself.
+pub const MAX_LAYER: usize = 24 * 1024;
+/// The largest sealed part of a `hello` or a `failed`, in bytes.
+pub const MAX_ANSWER: usize = 2576;
 /// The longest entity tag, in bytes.
 pub const MAX_ENTITY_TAG: usize = 64;
 /// The most entries of one `page`.

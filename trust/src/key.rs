@@ -49,6 +49,11 @@ impl SecretKey {
         Ok(Zeroizing::new(document.as_bytes().to_vec()))
     }
 
+    /// The scalar of the key's X25519 form (RFC 8032, section 5.1.5; RFC 7748, section 5).
+    pub(crate) fn agreement_scalar(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_scalar_bytes())
+    }
+
     fn bare(&self) -> KeypairBytes {
         KeypairBytes { secret_key: self.0.to_bytes(), public_key: None }
     }
@@ -100,9 +105,11 @@ pub fn verify(key: &PublicKey, purpose: Purpose, message: &[u8], signature: &[u8
     point.verify_strict(&purpose.prefixed(message), &Signature::from_bytes(signature)).is_ok()
 }
 
-/// The point of a key, when it is one that can prove something.
+/// The point of a key, when it is one that can prove something, and is written in the one form that it has.
 pub(crate) fn point_of(key: &PublicKey) -> Option<VerifyingKey> {
-    VerifyingKey::from_bytes(key.as_bytes()).ok().filter(|point| !point.is_weak())
+    let point = VerifyingKey::from_bytes(key.as_bytes()).ok()?;
+    let is_canonical = point.to_edwards().compress().as_bytes() == key.as_bytes();
+    (is_canonical && !point.is_weak()).then_some(point)
 }
 
 /// A key's SubjectPublicKeyInfo (RFC 8410, section 4), which is what TLS shows for it.
@@ -114,8 +121,8 @@ pub(crate) fn to_spki(key: &PublicKey) -> Option<Vec<u8>> {
 /// The key in a SubjectPublicKeyInfo, when it is an Ed25519 one that can prove something.
 #[must_use]
 pub(crate) fn from_spki(der: &[u8]) -> Option<PublicKey> {
-    let point = VerifyingKey::from_public_key_der(der).ok().filter(|point| !point.is_weak())?;
-    Some(PublicKey::from_bytes(point.to_bytes()))
+    let key = PublicKey::from_bytes(VerifyingKey::from_public_key_der(der).ok()?.to_bytes());
+    point_of(&key).map(|_| key)
 }
 
 /// Why there is no key.

@@ -15,6 +15,7 @@
 //! | [`day`] | dates of the two before |
 //! | [`access`] | access rules: who may do what |
 //! | [`token`] | tokens and their hashes |
+//! | [`layer`] | sealed routes, and answers that only the client can read |
 //! | [`tls`] | configurations for TLS in which keys prove themselves |
 
 #![warn(missing_docs)]
@@ -25,6 +26,7 @@ pub mod day;
 pub mod key;
 pub mod key_file;
 pub mod known;
+pub mod layer;
 pub mod next_hop;
 pub mod succession;
 pub mod tls;
