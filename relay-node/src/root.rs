@@ -7,12 +7,15 @@
 //! All calls block on the file system; callers use the blocking pool. No other module may open a file that a peer named.
 
 mod desk;
+mod gate;
 mod hung;
 mod kept;
 mod list;
 mod names;
+mod regular;
 mod walk;
 
+pub use crate::platform::beneath::Reach;
 pub use list::{EntryKind, ListEntry, ListPage, ListQuery, MAX_LIST_PAGE, path_order};
 
 #[cfg(any(test, not(unix)))]
@@ -20,8 +23,10 @@ use crate::platform::beneath::since_1970;
 use crate::platform::beneath::{Entry, RootDirectory};
 use crate::platform::failure;
 use desk::Desk;
+use gate::Gate;
 use hung::Hung;
 use kept::KeptWalks;
+use regular::Regular;
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io;
@@ -35,6 +40,8 @@ pub const MAX_NAME_BYTES: usize = 4095;
 /// The endings of an unfinished download and of its journal.
 const UNFINISHED: [&str; 2] = [".part", ".part.journal"];
 
+const NO_REGULAR_FILE: &str = "is not a regular file";
+
 /// A directory whose regular files may be read by peers, and nothing else.
 #[derive(Debug)]
 pub struct DocumentRoot {
@@ -44,6 +51,8 @@ pub struct DocumentRoot {
     hung: Arc<Hung>,
     kept: Arc<KeptWalks>,
     desk: Arc<Desk>,
+    gate: Gate,
+    regular: Regular,
     looks: AtomicU64,
     reads: AtomicU64,
 }
@@ -119,6 +128,12 @@ pub enum RootError {
     /// It is there, and the node's user may not read it. To a peer the same as `NotFound`, but for a mark in a listing.
     #[error("the node's user may not read it")]
     Denied,
+    /// It does not lie on the document root's own mount, where alone it was looked for.
+    #[error("leads out of the document root, or onto another mount")]
+    Elsewhere,
+    /// Somebody holds a lease on the file, and has not given it up yet.
+    #[error("another program holds a lease on it")]
+    Leased,
     /// What it lies on does not answer.
     #[error("its disk does not answer")]
     Hung,
@@ -166,15 +181,25 @@ impl DocumentRoot {
         let tidied = Arc::clone(&kept);
         let desk = Arc::new(Desk::new(Arc::clone(&hung), Box::new(move || tidied.tidy())));
         let (looks, reads) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { directory, show_hidden, hung, kept, desk, looks, reads }
+        Self {
+            directory,
+            show_hidden,
+            hung,
+            kept,
+            desk,
+            gate: Gate::default(),
+            regular: Regular::default(),
+            looks,
+            reads,
+        }
     }
 
     /// Opens a regular file by a name as a peer sent it.
     ///
     /// # Errors
     /// See [`RootError`]; a directory is `NotFound` here.
-    pub fn open_file(&self, name: impl AsRef<[u8]>) -> Result<ServedFile, RootError> {
-        match self.open_entry(name)? {
+    pub fn open_file(&self, name: impl AsRef<[u8]>, reach: Reach) -> Result<ServedFile, RootError> {
+        match self.open_entry(name, reach)? {
             Opened::File(file) => Ok(file),
             Opened::Directory => Err(RootError::not_found("is a directory")),
         }
@@ -183,14 +208,29 @@ impl DocumentRoot {
     /// Opens a regular file, or says that the name is a directory. The empty name is the document root itself.
     ///
     /// # Errors
-    /// See [`RootError`].
-    pub fn open_entry(&self, name: impl AsRef<[u8]>) -> Result<Opened, RootError> {
+    /// See [`RootError`]; [`RootError::Elsewhere`] when the name leads further than `reach`.
+    pub fn open_entry(&self, name: impl AsRef<[u8]>, reach: Reach) -> Result<Opened, RootError> {
         let name = name.as_ref();
         if name.is_empty() {
             return Ok(Opened::Directory);
         }
         self.check_name(name)?;
-        self.directory()?.open_beneath(name).map_err(RootError::from_io).and_then(opened)
+        let (directory, from_io) = (self.directory()?, |error| RootError::from_reach(error, reach));
+        if !self.regular.knows(name) {
+            let metadata = directory.metadata_beneath(name, reach).map_err(from_io)?;
+            if metadata.is_dir() {
+                return Ok(Opened::Directory);
+            }
+            if !metadata.is_file() {
+                return Err(RootError::not_found(NO_REGULAR_FILE));
+            }
+        }
+        let entry = directory.open_beneath(name, reach).map_err(from_io).and_then(opened);
+        match entry {
+            Ok(Opened::File(_)) => self.regular.note(name),
+            _ => self.regular.forget(name),
+        }
+        entry
     }
 
     /// The same, but only as far as the system can tell from its memory: never waits for a disk, so it may be called
@@ -205,11 +245,35 @@ impl DocumentRoot {
             return Some(Err(error));
         }
         match self.directory() {
-            Ok(directory) => {
-                Some(directory.open_beneath_cached(name)?.map_err(RootError::from_io).and_then(opened))
-            }
+            Ok(directory) => self.open_cached(directory, name),
             Err(error) => Some(Err(error)),
         }
+    }
+
+    fn open_cached(&self, directory: &RootDirectory, name: &[u8]) -> Option<Result<Opened, RootError>> {
+        if !self.regular.knows(name) {
+            match directory.metadata_beneath_cached(name)?.map_err(RootError::from_io) {
+                Ok(metadata) if metadata.is_file() => self.regular.note(name),
+                Ok(metadata) if metadata.is_dir() => return Some(Ok(Opened::Directory)),
+                Ok(_) => return Some(Err(RootError::not_found(NO_REGULAR_FILE))),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(directory.open_beneath_cached(name)?.map_err(RootError::from_io).and_then(opened))
+    }
+
+    /// Runs `work` about a name in the blocking pool so that whatever never answers there harms nobody else: first on the document
+    /// root's own mount, and where that is [`RootError::Elsewhere`], in a turn of its own anywhere. A file under a lease is tried again
+    /// for a while.
+    ///
+    /// # Errors
+    /// What `work` says, [`RootError::Hung`] and [`RootError::Busy`].
+    pub async fn patiently<T: Send + 'static>(
+        self: &Arc<Self>,
+        name: &[u8],
+        work: impl Fn(Reach) -> Result<T, RootError> + Send + Sync + 'static,
+    ) -> Result<T, RootError> {
+        gate::patiently(self, name, work).await
     }
 
     /// One page of names, made at once.
@@ -283,7 +347,7 @@ fn opened(entry: Entry) -> Result<Opened, RootError> {
     match entry {
         Entry::File(file, metadata) => Ok(Opened::File(ServedFile { file, meta: meta_of(&metadata) })),
         Entry::Directory => Ok(Opened::Directory),
-        Entry::Other => Err(RootError::not_found("is not a regular file")),
+        Entry::Other => Err(RootError::not_found(NO_REGULAR_FILE)),
     }
 }
 
@@ -330,10 +394,18 @@ impl RootError {
         Self::NotFound { reason: reason.into() }
     }
 
+    fn from_reach(error: io::Error, reach: Reach) -> Self {
+        if reach == Reach::OwnMount && error.kind() == io::ErrorKind::CrossesDevices {
+            return Self::Elsewhere;
+        }
+        Self::from_io(error)
+    }
+
     fn from_io(error: io::Error) -> Self {
         match failure::absence(&error) {
             Some(reason) => Self::not_found(reason),
             None if failure::is_denied(&error) => Self::Denied,
+            None if failure::is_leased(&error) => Self::Leased,
             None if failure::is_out_of_descriptors(&error) => Self::TooManyFiles,
             None => Self::Io(error),
         }

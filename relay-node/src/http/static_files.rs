@@ -107,8 +107,8 @@ async fn open(face: &HttpFace, name: &[u8]) -> Result<Opened, RootError> {
     if let Some(opened) = face.root.open_entry_cached(name) {
         return opened;
     }
-    let (root, name) = (face.root.clone(), name.to_owned());
-    blocking(move || root.open_entry(&name)).await
+    let (root, opened) = (Arc::clone(&face.root), name.to_owned());
+    face.root.patiently(name, move |reach| root.open_entry(&opened, reach)).await
 }
 
 async fn index(face: &HttpFace, directory: &[u8]) -> Result<Option<ServedFile>, RootError> {
@@ -254,7 +254,12 @@ impl From<RootError> for Problem {
                 tracing::debug!(reason = %error, "not served");
                 Self::NotFound
             }
-            RootError::TooManyFiles | RootError::Hung | RootError::Busy | RootError::Abandoned => {
+            RootError::TooManyFiles
+            | RootError::Elsewhere
+            | RootError::Leased
+            | RootError::Hung
+            | RootError::Busy
+            | RootError::Abandoned => {
                 tracing::warn!("{error}");
                 Self::Busy
             }

@@ -9,7 +9,8 @@ use super::source::Source;
 use crate::peer_lines::PeerLines;
 use crate::record::logged_name;
 use crate::root::{
-    EntryKind as RootKind, FileMeta, ListEntry, ListPage, ListQuery, MAX_NAME_BYTES, RootError, ServedFile,
+    EntryKind as RootKind, FileMeta, ListEntry, ListPage, ListQuery, MAX_NAME_BYTES, Reach, RootError,
+    ServedFile,
 };
 use relay_chain::frames::{Frame, ReadError, encode};
 use relay_proto::chunk::{AskedRange, ChunkRange, ChunkState};
@@ -53,11 +54,34 @@ impl Request {
     /// The file, or the prefix, that is asked for.
     pub(super) fn name(&self) -> &RequestedName {
         match self {
-            Request::Of(FileRequest::Get(get)) => &get.name,
-            Request::Of(FileRequest::Hashes(hashes)) => &hashes.name,
-            Request::Of(FileRequest::Stat(stat)) => &stat.name,
+            Request::Of(request) => request.name(),
             Request::List(list) => &list.prefix,
         }
+    }
+}
+
+impl FileRequest {
+    /// The file that is asked for.
+    pub(super) fn name(&self) -> &RequestedName {
+        match self {
+            FileRequest::Get(get) => &get.name,
+            FileRequest::Hashes(hashes) => &hashes.name,
+            FileRequest::Stat(stat) => &stat.name,
+        }
+    }
+}
+
+/// Why there is no answer to a request yet.
+pub(super) enum Instead {
+    /// This is all there is.
+    Head(Head),
+    /// It can only be said elsewhere, or later.
+    NotYet(RootError),
+}
+
+impl From<Head> for Instead {
+    fn from(head: Head) -> Instead {
+        Instead::Head(head)
     }
 }
 
@@ -75,6 +99,7 @@ pub(super) struct Answer {
 
 /// A file of which a client has asked for a part, kept open for its next requests: as long as those ask for the same version they get it,
 /// even when the name is gone or leads to another file by now.
+#[derive(Clone)]
 pub(super) struct Held {
     name: RequestedName,
     facts: FileFacts,
@@ -99,13 +124,30 @@ pub(super) enum Rest {
 
 impl Answer {
     /// The answer to a request. `held` is what the answer before left open.
-    pub(super) fn to(request: &FileRequest, origin: &Origin, held: Option<Held>) -> Answer {
+    ///
+    /// # Errors
+    /// [`RootError::Elsewhere`] and [`RootError::Leased`], for which others may be better: everything else is an answer.
+    pub(super) fn to(
+        request: &FileRequest,
+        origin: &Origin,
+        held: Option<Held>,
+        reach: Reach,
+    ) -> Result<Answer, RootError> {
         let answer = match request {
-            FileRequest::Get(get) => to_get(get, origin, held),
-            FileRequest::Hashes(hashes) => to_hashes(hashes, origin, held),
-            FileRequest::Stat(stat) => to_stat(stat, origin),
+            FileRequest::Get(get) => to_get(get, origin, held, reach),
+            FileRequest::Hashes(hashes) => to_hashes(hashes, origin, held, reach),
+            FileRequest::Stat(stat) => to_stat(stat, origin, reach),
         };
-        answer.unwrap_or_else(|refusal| Answer::head(&refusal))
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(Instead::Head(refusal)) => Ok(Answer::head(&refusal)),
+            Err(Instead::NotYet(error)) => Err(error),
+        }
+    }
+
+    /// The answer when there is no file.
+    pub(super) fn refusal(error: &RootError, name: &RequestedName, origin: &Origin) -> Answer {
+        Answer::head(&refusal(error, name, &origin.lines))
     }
 
     /// An answer that says only that the origin failed, and what the peer may know of it.
@@ -127,8 +169,8 @@ fn frame<M: Message>(message: &M) -> Vec<u8> {
     })
 }
 
-fn to_get(get: &Get, origin: &Origin, held: Option<Held>) -> Result<Answer, Head> {
-    let found = find(&get.name, get.range, &get.conditions, origin, held)?;
+fn to_get(get: &Get, origin: &Origin, held: Option<Held>, reach: Reach) -> Result<Answer, Instead> {
+    let found = find(&get.name, get.range, &get.conditions, origin, held, reach)?;
     let Found { source, head, chunks, held } = found;
     let mut answer = Answer { held, ..Answer::head(&head) };
     let (len, mut rest) = (chunks.bytes(source.size()), chunks.first()..chunks.end());
@@ -144,13 +186,13 @@ fn to_get(get: &Get, origin: &Origin, held: Option<Held>) -> Result<Answer, Head
     Ok(answer)
 }
 
-fn to_hashes(hashes: &Hashes, origin: &Origin, held: Option<Held>) -> Result<Answer, Head> {
-    let found = find(&hashes.name, hashes.range, &hashes.conditions, origin, held)?;
+fn to_hashes(hashes: &Hashes, origin: &Origin, held: Option<Held>, reach: Reach) -> Result<Answer, Instead> {
+    let found = find(&hashes.name, hashes.range, &hashes.conditions, origin, held, reach)?;
     Ok(Answer { rest: Rest::Hashes(found.source, found.chunks), ..Answer::head(&found.head) })
 }
 
-fn to_stat(stat: &Stat, origin: &Origin) -> Result<Answer, Head> {
-    let meta = open(&stat.name, origin)?.meta;
+fn to_stat(stat: &Stat, origin: &Origin, reach: Reach) -> Result<Answer, Instead> {
+    let meta = open(&stat.name, origin, reach)?.meta;
     Ok(Answer::head(&with_facts(Status::OK, facts(&meta)?)))
 }
 
@@ -169,16 +211,17 @@ fn find(
     conditions: &Conditions,
     origin: &Origin,
     held: Option<Held>,
-) -> Result<Found, Head> {
+    reach: Reach,
+) -> Result<Found, Instead> {
     let (facts, source) = match held.filter(|held| held.is_meant(name, conditions)) {
         Some(held) => (held.facts, held.source),
         None => {
-            let served = open(name, origin)?;
+            let served = open(name, origin, reach)?;
             (facts(&served.meta)?, Arc::new(Source::new(served, Arc::clone(&origin.index))))
         }
     };
     if let Some(status) = status_instead(conditions, &facts) {
-        return Err(with_facts(status, facts));
+        return Err(with_facts(status, facts).into());
     }
     let size = facts.size.bytes();
     let (status, chunks) = match range {
@@ -186,7 +229,7 @@ fn find(
         Some(range) => (Status::PARTIAL, range.of(size)),
     };
     let Some(chunks) = chunks else {
-        return Err(with_facts(Status::RANGE_NOT_SATISFIABLE, facts));
+        return Err(with_facts(Status::RANGE_NOT_SATISFIABLE, facts).into());
     };
     let head = Head { range: Some(chunks.into()), ..with_facts(status, facts.clone()) };
     let held = (chunks.end() < ChunkRange::whole(size).end()).then(|| Held {
@@ -210,8 +253,11 @@ fn status_instead(conditions: &Conditions, facts: &FileFacts) -> Option<Status> 
     }
 }
 
-fn open(name: &RequestedName, origin: &Origin) -> Result<ServedFile, Head> {
-    origin.root.open_file(name.as_str()).map_err(|error| refusal(&error, name, &origin.lines))
+fn open(name: &RequestedName, origin: &Origin, reach: Reach) -> Result<ServedFile, Instead> {
+    origin.root.open_file(name.as_str(), reach).map_err(|error| match error {
+        RootError::Elsewhere | RootError::Leased => Instead::NotYet(error),
+        error => Instead::Head(refusal(&error, name, &origin.lines)),
+    })
 }
 
 /// What a peer is told of everything that it cannot have, whatever the reason.
@@ -231,7 +277,10 @@ fn refusal(error: &RootError, name: &RequestedName, lines: &PeerLines) -> Head {
         RootError::Hung => {
             Head::only(Status::UNAVAILABLE, "the origin's disk does not answer there; try again later")
         }
-        RootError::Busy | RootError::Abandoned => {
+        RootError::Leased => {
+            Head::only(Status::UNAVAILABLE, "another program holds the file at the origin; try again later")
+        }
+        RootError::Elsewhere | RootError::Busy | RootError::Abandoned => {
             Head::only(Status::UNAVAILABLE, "the origin has much to do at the moment; try again later")
         }
         RootError::Io(_) => {
@@ -244,7 +293,12 @@ fn tell_refusal(error: &RootError, name: &str) {
     match error {
         RootError::NotFound { reason } => tracing::info!(name, %reason, "not offered"),
         RootError::Denied => tracing::info!(name, reason = %error, "not offered"),
-        RootError::TooManyFiles | RootError::Hung | RootError::Busy | RootError::Abandoned => {
+        RootError::TooManyFiles
+        | RootError::Elsewhere
+        | RootError::Leased
+        | RootError::Hung
+        | RootError::Busy
+        | RootError::Abandoned => {
             tracing::warn!(name, %error, "not answered");
         }
         RootError::Io(_) => tracing::error!(name, %error, "not answered"),
@@ -367,6 +421,7 @@ mod tests {
         check(RootError::TooManyFiles, Status::UNAVAILABLE);
         check(RootError::Hung, Status::UNAVAILABLE);
         check(RootError::Busy, Status::UNAVAILABLE);
+        check(RootError::Leased, Status::UNAVAILABLE);
         check(RootError::Io(io::Error::other("secret")), Status::INTERNAL);
     }
 

@@ -14,6 +14,7 @@
 //!
 //! Whatever fails at the origin is told in a head or in a chunk's trailer: nothing here writes a `failed`, relays, or opens
 //! a file past the document root. No chunk that could not be read as it was promised gets a good trailer.
+//! (What waits in the socket when its file is rewritten in place may still become something else; then the trailer does not fit it.)
 
 mod answer;
 mod body;

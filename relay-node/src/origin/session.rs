@@ -13,7 +13,6 @@ use relay_proto::file::Head;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// How long a request that is under way when the node stops may take to come.
@@ -96,10 +95,10 @@ async fn answer<S: AsyncWrite + Unpin + 'static>(
     let buffers = &origin.buffers;
     let answer = match request {
         Request::Of(request) => {
-            let origin = origin.clone();
-            let answer = spawn_blocking(move || Answer::to(&request, &origin, held)).await;
-            answer
-                .unwrap_or_else(|_| Answer::failure(Status::INTERNAL, "the origin failed; its log says how"))
+            let (at, name) = (origin.clone(), request.name().clone());
+            let work = move |reach| Answer::to(&request, &at, held.clone(), reach);
+            let answer = origin.root.patiently(name.as_str().as_bytes(), work).await;
+            answer.unwrap_or_else(|error| Answer::refusal(&error, &name, origin))
         }
         Request::List(list) => {
             tokio::select! {

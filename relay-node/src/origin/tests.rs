@@ -4,7 +4,7 @@ use super::{
     Buffers, DEFAULT_INDEX_BYTES, HashIndex, Origin, OriginError, OriginLimits, OriginRecord, serve,
 };
 use crate::peer_lines::PeerLines;
-use crate::root::DocumentRoot;
+use crate::root::{DocumentRoot, Reach};
 use relay_chain::frames::{encode, write_message};
 use relay_chain::requests::{AnswerError, Answers, Body};
 use relay_proto::chunk::{AskedRange, CHUNK_LEN, chunk_count};
@@ -359,7 +359,7 @@ async fn into_a_socket_files_go_by_the_kernel() {
 async fn what_was_hashed_is_not_hashed_again() {
     let fixture = Fixture::new();
     fixture.file("file", 3 * MIB);
-    let identity = fixture.origin.root.open_file("file").unwrap().meta.identity;
+    let identity = fixture.origin.root.open_file("file", Reach::Anywhere).unwrap().meta.identity;
     for by_hashes in [false, true] {
         let mut client = fixture.over_tcp().await;
         if by_hashes {
@@ -390,7 +390,7 @@ async fn a_fresh_file_is_copied_and_not_remembered() {
     let mut client = fixture.over_tcp().await;
     assert_eq!(client.fetch(&get("file")).await.unwrap(), content);
     client.hashes(&hashes("file")).await.unwrap();
-    let identity = fixture.origin.root.open_file("file").unwrap().meta.identity;
+    let identity = fixture.origin.root.open_file("file", Reach::Anywhere).unwrap().meta.identity;
     assert_eq!(fixture.origin.index.get(&identity, 0), None);
     assert_eq!(client.record().await.sent_by_kernel, 0);
 }

@@ -62,6 +62,15 @@ pub(crate) enum Entry {
     Other,
 }
 
+/// How far a name may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Only on the mount of the document root, where nothing is asked that may never answer.
+    OwnMount,
+    /// Onto every mount beneath the document root.
+    Anywhere,
+}
+
 /// What a directory says about one of its names, without following a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum NameKind {
@@ -101,11 +110,12 @@ impl RootDirectory {
         })
     }
 
-    /// Opens what stands under `name`. Never waits for the other end of a pipe or for a device.
-    pub(crate) fn open_beneath(&self, name: &[u8]) -> io::Result<Entry> {
+    /// Opens what stands under `name`. Never waits for the other end of a pipe or for a device. What leads further than `reach`
+    /// is `CrossesDevices`, as is what leads out; that says the best method alone, the others go anywhere.
+    pub(crate) fn open_beneath(&self, name: &[u8], reach: Reach) -> io::Result<Entry> {
         match self.method {
             #[cfg(all(target_os = "linux", not(relay_plain)))]
-            Method::Openat2 => openat2::open(&self.directory, name),
+            Method::Openat2 => openat2::open(&self.directory, name, reach),
             #[cfg(unix)]
             Method::Components => components::open(&self.directory, name),
             #[cfg(any(test, not(unix)))]
@@ -130,15 +140,48 @@ impl RootDirectory {
     }
 
     /// What the system says about `name`, links followed, without opening it for reading where that is possible.
-    pub(crate) fn metadata_beneath(&self, name: &[u8]) -> io::Result<Metadata> {
+    pub(crate) fn metadata_beneath(&self, name: &[u8], reach: Reach) -> io::Result<Metadata> {
         match self.method {
             #[cfg(all(target_os = "linux", not(relay_plain)))]
-            Method::Openat2 => openat2::metadata(&self.directory, name),
+            Method::Openat2 => openat2::metadata(&self.directory, name, reach),
             #[cfg(unix)]
             Method::Components => components::metadata(&self.directory, name),
             #[cfg(any(test, not(unix)))]
             Method::Canonical => canonical::metadata(&self.path, name),
         }
+    }
+
+    /// The same, answered from the system's memory alone; `None` when that is not enough, or cannot be known.
+    #[cfg_attr(
+        any(not(target_os = "linux"), relay_plain),
+        expect(unused_variables, reason = "only the first method asks")
+    )]
+    pub(crate) fn metadata_beneath_cached(&self, name: &[u8]) -> Option<io::Result<Metadata>> {
+        match self.method {
+            #[cfg(all(target_os = "linux", not(relay_plain)))]
+            Method::Openat2 => openat2::metadata_cached(&self.directory, name),
+            #[cfg(unix)]
+            Method::Components => None,
+            #[cfg(any(test, not(unix)))]
+            Method::Canonical => None,
+        }
+    }
+
+    /// Where a name leaves the document root's own mount: the beginning of it that does, or else the directory that it is in. Never
+    /// waits.
+    pub(crate) fn way_out(&self, name: &[u8]) -> Vec<u8> {
+        let ends = name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        let last = ends.clone().last().unwrap_or(name.len());
+        let mut beginnings = ends.chain([name.len()]).filter_map(|end| name.get(..end));
+        let leaves = |beginning: &&[u8]| match self.method {
+            #[cfg(all(target_os = "linux", not(relay_plain)))]
+            Method::Openat2 => openat2::leaves_mount(&self.directory, beginning),
+            #[cfg(unix)]
+            Method::Components => beginning.len() == last,
+            #[cfg(any(test, not(unix)))]
+            Method::Canonical => beginning.len() == last,
+        };
+        beginnings.find(leaves).or(name.get(..last)).unwrap_or_default().to_vec()
     }
 
     /// Opens a directory for its names. One whose names may be read but not looked up is refused, too.

@@ -23,6 +23,11 @@ pub(crate) fn is_denied(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
 
+/// Whether somebody holds a lease on the file, and is being asked to give it up (fcntl(2), `F_SETLEASE`).
+pub(crate) fn is_leased(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
 /// Whether the process or the system has no descriptor left.
 #[cfg(unix)]
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {

@@ -57,7 +57,9 @@ fn content(file: &ServedFile) -> String {
 #[track_caller]
 fn check_found(roots: &[DocumentRoot], name: &str, expected: &str) {
     for root in roots {
-        let file = root.open_file(name).unwrap_or_else(|error| panic!("{name:?} with {root:?}: {error}"));
+        let file = root
+            .open_file(name, Reach::Anywhere)
+            .unwrap_or_else(|error| panic!("{name:?} with {root:?}: {error}"));
         assert_eq!(content(&file), expected, "{name:?}");
         match root.open_entry_cached(name) {
             Some(Ok(Opened::File(cached))) => assert_eq!(cached.meta, file.meta),
@@ -70,7 +72,7 @@ fn check_found(roots: &[DocumentRoot], name: &str, expected: &str) {
 #[track_caller]
 fn check_absent(roots: &[DocumentRoot], name: &str) {
     for root in roots {
-        match root.open_file(name) {
+        match root.open_file(name, Reach::Anywhere) {
             Err(RootError::NotFound { reason }) => assert!(!reason.is_empty()),
             other => panic!("{name:?} gave {other:?} with {root:?}"),
         }
@@ -177,7 +179,7 @@ fn refuses_magic_links() {
     for name in ["exe", "cwd", "cwd/Cargo.toml", "root/etc/passwd", "fd/0", "fd/1"] {
         check_absent(&roots, name);
     }
-    assert!(roots.iter().all(|root| root.open_file("status").is_ok()));
+    assert!(roots.iter().all(|root| root.open_file("status", Reach::Anywhere).is_ok()));
 }
 
 #[cfg(target_os = "linux")]
@@ -232,10 +234,10 @@ fn says_what_is_a_directory() {
     symlink("docs", fixture.root().join("linked")).unwrap();
     for root in fixture.roots(false) {
         for name in ["", "docs", "docs/deep", "linked"] {
-            assert!(matches!(root.open_entry(name), Ok(Opened::Directory)), "{name}");
+            assert!(matches!(root.open_entry(name, Reach::Anywhere), Ok(Opened::Directory)), "{name}");
         }
-        assert!(matches!(root.open_entry("hello.txt"), Ok(Opened::File(_))));
-        assert!(matches!(root.open_entry("docs/"), Err(RootError::NotFound { .. })));
+        assert!(matches!(root.open_entry("hello.txt", Reach::Anywhere), Ok(Opened::File(_))));
+        assert!(matches!(root.open_entry("docs/", Reach::Anywhere), Err(RootError::NotFound { .. })));
     }
 }
 
@@ -275,7 +277,7 @@ fn the_best_method_is_chosen() {
     let root = DocumentRoot::open(fixture.root(), false).unwrap();
     assert_eq!(root.directory().unwrap().method(), Method::Openat2);
     // A file that was just opened is in the kernel's memory.
-    root.open_file("hello.txt").unwrap();
+    root.open_file("hello.txt", Reach::Anywhere).unwrap();
     assert!(matches!(root.open_entry_cached("hello.txt"), Some(Ok(Opened::File(_)))));
 }
 
@@ -309,7 +311,7 @@ fn a_race_between_a_directory_and_a_link_reads_nothing_outside() {
     let (mut found, mut refused) = (0, 0);
     while found + refused < 2_000 || found == 0 || refused == 0 {
         for root in &roots {
-            match root.open_file("swap/secret") {
+            match root.open_file("swap/secret", Reach::Anywhere) {
                 Ok(file) => {
                     assert_eq!(content(&file), "public");
                     found += 1;
@@ -327,10 +329,10 @@ fn a_race_between_a_directory_and_a_link_reads_nothing_outside() {
 fn the_entity_tag_changes_with_the_file() {
     let fixture = Fixture::new();
     let root = DocumentRoot::open(fixture.root(), false).unwrap();
-    let before = root.open_file("hello.txt").unwrap();
+    let before = root.open_file("hello.txt", Reach::Anywhere).unwrap();
     let tag = before.meta.entity_tag();
     assert!(tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{tag}");
-    assert_eq!(tag, root.open_file("hello.txt").unwrap().meta.entity_tag());
+    assert_eq!(tag, root.open_file("hello.txt", Reach::Anywhere).unwrap().meta.entity_tag());
     assert_eq!(before.meta_now().unwrap(), before.meta);
     fixture.write("hello.txt", "hello, longer");
     let now = before.meta_now().unwrap();
@@ -353,11 +355,11 @@ fn metadata_tells_the_time_and_the_mark() {
     let then = SystemTime::UNIX_EPOCH - Duration::new(10, 250_000_000);
     fs::File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
     for root in fixture.roots(false) {
-        let meta = root.open_file("tool").unwrap().meta;
+        let meta = root.open_file("tool", Reach::Anywhere).unwrap().meta;
         assert_eq!(meta.modified, (-11, 750_000_000));
         assert_eq!(meta.modified, since_1970(then));
         assert!(meta.executable);
-        assert!(!root.open_file("hello.txt").unwrap().meta.executable);
+        assert!(!root.open_file("hello.txt", Reach::Anywhere).unwrap().meta.executable);
     }
     assert_eq!(since_1970(SystemTime::UNIX_EPOCH + Duration::new(3, 4)), (3, 4));
     assert_eq!(since_1970(SystemTime::UNIX_EPOCH - Duration::new(3, 0)), (-3, 0));
@@ -531,6 +533,69 @@ fn linked_directories_are_named_but_not_entered() {
         assert_eq!((page.entries[6].kind, page.entries[6].size), (EntryKind::File, 5));
         assert_eq!(names(&root, ListQuery { prefix: b"circle/h", ..all }), ["circle/hello.txt"]);
     }
+}
+
+/// Whoever opens a pipe for writing waits for a reader. Were one there for a moment, it would go on, and write to nobody.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_is_not_opened_to_see_what_it_is() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let fixture = Fixture::new();
+    let pipe = fixture.root().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    for root in fixture.roots(false) {
+        let watch = Watch::on(&fixture.root());
+        assert!(matches!(root.open_file("pipe", Reach::Anywhere), Err(RootError::NotFound { .. })));
+        assert!(root.open_entry_cached("pipe").is_none_or(|entry| entry.is_err()));
+        assert_eq!(watch.opened(), [""; 0]);
+        root.open_file("hello.txt", Reach::Anywhere).unwrap();
+        assert!(watch.opened().contains(&"hello.txt".to_owned()));
+    }
+}
+
+/// Which files of a directory are opened.
+#[cfg(target_os = "linux")]
+struct Watch(std::os::fd::OwnedFd);
+
+#[cfg(target_os = "linux")]
+impl Watch {
+    fn on(directory: &Path) -> Watch {
+        use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+        let watch = init(CreateFlags::NONBLOCK).unwrap();
+        add_watch(&watch, directory, WatchFlags::OPEN).unwrap();
+        Watch(watch)
+    }
+
+    fn opened(&self) -> Vec<String> {
+        use rustix::fs::inotify::Reader;
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = Reader::new(&self.0, &mut buffer);
+        let mut names = Vec::new();
+        while let Ok(event) = reader.next() {
+            names.extend(event.file_name().map(|name| name.to_str().unwrap().to_owned()));
+        }
+        names
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_under_a_lease_is_told_apart_from_a_failure() {
+    let error = io::Error::from_raw_os_error(rustix::io::Errno::AGAIN.raw_os_error());
+    assert!(matches!(RootError::from_io(error), RootError::Leased));
+}
+
+#[cfg(all(target_os = "linux", not(relay_plain)))]
+#[test]
+fn another_mount_is_looked_into_only_where_that_may_be() {
+    let fixture = Fixture::new();
+    symlink("../secret", fixture.root().join("out")).unwrap();
+    let root = DocumentRoot::open(fixture.root(), false).unwrap();
+    assert!(matches!(root.open_file("out/x", Reach::OwnMount), Err(RootError::Elsewhere)));
+    assert!(matches!(root.open_file("out/x", Reach::Anywhere), Err(RootError::NotFound { .. })));
+    assert_eq!(root.directory().unwrap().way_out(b"out/x/y"), b"out/x");
+    assert_eq!(root.directory().unwrap().way_out(b"docs/a.txt"), b"docs");
+    assert!(root.open_file("docs/a.txt", Reach::OwnMount).is_ok());
 }
 
 #[cfg(all(target_os = "linux", not(relay_plain)))]

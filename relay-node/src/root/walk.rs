@@ -8,7 +8,7 @@
 use super::list::{EntryKind, ListEntry, ListPage, ListQuery, components, path_order};
 use super::names::{Gathering, Names};
 use super::{DocumentRoot, MAX_NAME_BYTES, RootError};
-use crate::platform::beneath::{Facts, NAMES_ARE_BYTES, NameKind, OpenDirectory};
+use crate::platform::beneath::{Facts, NAMES_ARE_BYTES, NameKind, OpenDirectory, Reach};
 use relay_proto::text::clean;
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -455,6 +455,9 @@ impl Run<'_, '_> {
             self.walk.stage = Stage::Entering;
             self.keep_open(self.walk.levels.len(), open);
         }
+        if entry.kind == EntryKind::File {
+            self.root.regular.note(&entry.name);
+        }
         if is_wanted {
             self.page.entries.push(entry);
         }
@@ -497,7 +500,7 @@ impl Run<'_, '_> {
         if !(self.demand.go_on)(Some(path)) {
             return Err(RootError::Abandoned);
         }
-        match self.root.directory()?.metadata_beneath(path).map_err(RootError::from_io) {
+        match self.root.directory()?.metadata_beneath(path, Reach::Anywhere).map_err(RootError::from_io) {
             Ok(metadata) => Ok(Told::of(path, Facts::of(&metadata), true)),
             Err(RootError::NotFound { .. } | RootError::Denied) => Ok(Told::DeadLink),
             Err(error) => told_failure(path, error),

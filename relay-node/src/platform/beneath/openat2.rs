@@ -1,6 +1,6 @@
 //! The kernel's own walk: `openat2(2)`, Linux 5.6.
 
-use super::{Entry, classify};
+use super::{Entry, Reach, classify};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use std::fs::{File, Metadata};
@@ -12,36 +12,57 @@ const DISTURBED_WALKS: u32 = 16;
 
 /// Whether this kernel, and the sandbox around the process, know the call.
 pub(super) fn works(root: &OwnedFd) -> bool {
-    walk(root, b"", OFlags::PATH | OFlags::DIRECTORY).is_ok()
+    walk(root, b"", OFlags::PATH | OFlags::DIRECTORY, Reach::Anywhere).is_ok()
 }
 
-pub(super) fn open(root: &OwnedFd, name: &[u8]) -> io::Result<Entry> {
+pub(super) fn open(root: &OwnedFd, name: &[u8], reach: Reach) -> io::Result<Entry> {
     // Without O_NONBLOCK the opening of a named pipe would wait for a writer.
-    classify(File::from(walk(root, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?))
+    classify(File::from(walk(root, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, reach)?))
 }
 
-/// With `RESOLVE_CACHED` (Linux 5.12) the kernel gives up where it would have to ask a disk.
+/// Whether a name leads onto another mount, or out, as far as the kernel can tell from its memory.
+pub(super) fn leaves_mount(root: &OwnedFd, name: &[u8]) -> bool {
+    let inside = inside(Reach::OwnMount) | ResolveFlags::CACHED;
+    openat2(root, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside)
+        .is_err_and(|e| e == Errno::XDEV)
+}
+
+/// With `RESOLVE_CACHED` (Linux 5.12) the kernel gives up where it would have to ask a disk; what lies on another mount is not
+/// opened here, for opening itself may ask a server.
 pub(super) fn open_cached(root: &OwnedFd, name: &[u8]) -> Option<io::Result<Entry>> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
-    match openat2(root, name, flags, Mode::empty(), inside) {
-        Ok(file) => Some(classify(File::from(file))),
-        Err(Errno::AGAIN | Errno::INTR | Errno::INVAL) => None,
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Some(walk_cached(root, name, flags)?.and_then(|file| classify(File::from(file))))
+}
+
+pub(super) fn metadata_cached(root: &OwnedFd, name: &[u8]) -> Option<io::Result<Metadata>> {
+    Some(walk_cached(root, name, OFlags::PATH)?.and_then(|file| File::from(file).metadata()))
+}
+
+fn walk_cached(root: &OwnedFd, name: &[u8], flags: OFlags) -> Option<io::Result<OwnedFd>> {
+    let inside = inside(Reach::OwnMount) | ResolveFlags::CACHED;
+    match openat2(root, name, flags | OFlags::CLOEXEC, Mode::empty(), inside) {
+        Ok(file) => Some(Ok(file)),
+        Err(Errno::AGAIN | Errno::INTR | Errno::INVAL | Errno::XDEV) => None,
         Err(error) => Some(Err(error.into())),
     }
 }
 
-pub(super) fn metadata(root: &OwnedFd, name: &[u8]) -> io::Result<Metadata> {
-    File::from(walk(root, name, OFlags::PATH)?).metadata()
+pub(super) fn metadata(root: &OwnedFd, name: &[u8], reach: Reach) -> io::Result<Metadata> {
+    File::from(walk(root, name, OFlags::PATH, reach)?).metadata()
 }
 
 pub(super) fn open_directory(root: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
-    Ok(walk(root, name, OFlags::RDONLY | OFlags::DIRECTORY)?)
+    Ok(walk(root, name, OFlags::RDONLY | OFlags::DIRECTORY, Reach::Anywhere)?)
 }
 
-fn walk(root: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-    let name = if name.is_empty() { b"." } else { name };
+fn inside(reach: Reach) -> ResolveFlags {
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    if reach == Reach::OwnMount { inside | ResolveFlags::NO_XDEV } else { inside }
+}
+
+fn walk(root: &OwnedFd, name: &[u8], flags: OFlags, reach: Reach) -> Result<OwnedFd, Errno> {
+    let name = if name.is_empty() { b"." } else { name };
+    let inside = inside(reach);
     let mut tries = DISTURBED_WALKS;
     loop {
         match openat2(root, name, flags | OFlags::CLOEXEC, Mode::empty(), inside) {
