@@ -27,6 +27,7 @@ mod random;
 mod report;
 mod resume;
 mod sample;
+mod siege;
 mod site;
 mod soak;
 mod stats;
@@ -62,6 +63,8 @@ enum Command {
     Idle(memory::Idle),
     /// Idle connections, slow headers, slow readers, floods: how long other requests take meanwhile
     Load(load::Options),
+    /// Cheap attacks, and what an honest client beside each of them notices
+    Siege(siege::Options),
     /// Minutes of mixed traffic with faults at random; fails when anything is left behind
     Soak(soak::Options),
     /// System calls a MiB of a relay and of an origin (needs strace)
@@ -83,6 +86,7 @@ fn main() -> Result<()> {
         Command::SlowReaders(options) => memory::slow_readers(&options),
         Command::Idle(options) => memory::idle(&options),
         Command::Load(options) => load::run(&options),
+        Command::Siege(options) => siege::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Syscalls(options) => syscalls::run(&options),
         Command::Http(options) => http::run(&options),
