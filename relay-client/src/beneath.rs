@@ -380,6 +380,21 @@ mod tests {
         assert!(another.directory(&path(30), false).unwrap().look("deep").unwrap().is_some());
     }
 
+    /// As a run may, that failed and removes the directory which it had made.
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_was_removed_and_made_again_is_another_one() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("target");
+        fs::create_dir(&path).unwrap();
+        let directory = Directory::open(&path).unwrap();
+        assert!(directory.lock().unwrap() && directory.is_still_there().unwrap());
+        fs::remove_dir(&path).unwrap();
+        assert!(!directory.is_still_there().unwrap());
+        fs::create_dir(&path).unwrap();
+        assert!(!directory.is_still_there().unwrap());
+    }
+
     #[test]
     fn directories_are_made_and_unmade() {
         let place = tempfile::tempdir().unwrap();

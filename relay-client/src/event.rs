@@ -169,6 +169,9 @@ pub enum Event {
         size: u64,
         /// Bytes that were fetched for it in this run.
         fetched: u64,
+        /// It took the place of an older file.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        replaced: bool,
         /// From the start of the run.
         seconds: f64,
         /// The file's BLAKE3 hash, `b3:` and 64 hex digits.
@@ -212,6 +215,9 @@ pub enum Event {
         size: u64,
         /// Its BLAKE3 hash, `b3:` and 64 hex digits.
         hash: String,
+        /// It took the place of an older file.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        replaced: bool,
     },
     /// A file of a directory was here already.
     FileSame {
@@ -235,10 +241,12 @@ pub enum Event {
     TreeDone {
         /// Where it is.
         path: String,
-        /// All that the origin has and that was wanted, as far as it was listed: the sum of the seven counts that follow.
+        /// All that the origin has and that was wanted, as far as it was listed: the sum of the counts that follow, but for `replaced`.
         files: u64,
         /// Files that were fetched in this run.
         fetched: u64,
+        /// How many of them took the place of older ones.
+        replaced: u64,
         /// Files that were here already.
         same: u64,
         /// Files and directories that could not be had.

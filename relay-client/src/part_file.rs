@@ -3,7 +3,9 @@
 //! Everything is done in the open directory that both names are in, and the file is known by what it is, not by its name: one that was
 //! taken away or exchanged meanwhile is never renamed.
 
-use crate::beneath::{Directory, FoundKind, make_directories, settle_mode, unmake_directories, unmark};
+use crate::beneath::{
+    Directory, Found, FoundKind, make_directories, settle_mode, unmake_directories, unmark,
+};
 use crate::failure::Failure;
 use crate::platform;
 use crate::unfinished::{Claim, Names, Unclaimed, Wish, claim};
@@ -57,7 +59,7 @@ impl PartFile {
 
     fn claimed(target: &Path, create: bool) -> Result<Option<PartFile>, Failure> {
         let (directory, name) = place(target)?;
-        let private = replaced_mode(&directory, &name).is_some();
+        let private = replaced(&directory, &name).is_some();
         let wish = Wish { create, private, journal: true };
         match claim(&directory, &name, wish) {
             Ok(claimed) => Ok(claimed.map(|claim| PartFile::of(target, name, directory, claim))),
@@ -164,15 +166,15 @@ impl PartFile {
     }
 
     /// Gives the file its length, permissions and time, makes sure that it is on the disk, and then its final name. It keeps the
-    /// permissions of a file that it replaces, and may be executed when that one or the origin's may.
+    /// permissions of a file that it replaces, and may be executed when that one or the origin's may. Returns whether it replaced one.
     ///
     /// # Errors
     /// [`Failure::Local`]. The part file stays.
-    pub fn finish(self, size: u64, modified: Timestamp, executable: bool) -> Result<(), Failure> {
+    pub fn finish(self, size: u64, modified: Timestamp, executable: bool) -> Result<bool, Failure> {
         self.file.set_len(size).map_err(|e| Failure::local("write", &self.path, e))?;
-        let replaced = replaced_mode(&self.directory, &self.name);
+        let replaced = replaced(&self.directory, &self.name);
         // Permissions that the file system cannot hold do not spoil the file.
-        let _ = settle_mode(&self.file, replaced, executable.then_some(true));
+        let _ = settle_mode(&self.file, replaced.and_then(|found| found.mode), executable.then_some(true));
         set_time(&self.file, modified);
         self.file.sync_all().map_err(|e| Failure::local("write", &self.path, e))?;
         self.directory
@@ -180,7 +182,8 @@ impl PartFile {
             .map_err(|e| Failure::local("rename the download to", &self.target, e))?;
         let _ = unmark(&self.file);
         self.names.remove_journals(&self.directory);
-        self.directory.sync().map_err(|e| Failure::local("sync", directory_of(&self.target), e))
+        self.directory.sync().map_err(|e| Failure::local("sync", directory_of(&self.target), e))?;
+        Ok(replaced.is_some())
     }
 }
 
@@ -224,9 +227,9 @@ pub fn place(target: &Path) -> Result<(Directory, OsString), Failure> {
     Ok((directory, name))
 }
 
-/// The permissions of the file that has the final name now.
-fn replaced_mode(directory: &Directory, name: &OsStr) -> Option<u32> {
-    directory.look(name).ok().flatten().filter(|found| found.kind == FoundKind::File)?.mode
+/// The file that has the final name now.
+fn replaced(directory: &Directory, name: &OsStr) -> Option<Found> {
+    directory.look(name).ok().flatten().filter(|found| found.kind == FoundKind::File)
 }
 
 /// A time that the file system cannot hold does not spoil the file.
@@ -256,7 +259,7 @@ mod tests {
 
     const TIME: (i64, u32) = (-5, 250_000_000);
 
-    fn finish(part: PartFile, executable: bool) -> Result<(), Failure> {
+    fn finish(part: PartFile, executable: bool) -> Result<bool, Failure> {
         part.clear().unwrap();
         part.reserve(3).unwrap();
         platform::write_all_at(&part.file, b"abc", 0).unwrap();
@@ -383,7 +386,7 @@ mod tests {
                 }
                 let part = PartFile::open(&target).unwrap();
                 assert!(before.is_none() || mode(part.path()) & 0o077 == 0, "a secret lies open");
-                finish(part, executable).unwrap();
+                assert_eq!(finish(part, executable).unwrap(), before.is_some());
                 assert_eq!(mode(&target), after, "{before:?} {executable}");
             }
         }

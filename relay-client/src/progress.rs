@@ -332,7 +332,7 @@ fn sentence(event: &Event) -> Option<String> {
             let hash = hash.as_ref().map(|hash| format!("\n{hash}")).unwrap_or_default();
             format!("{path} is the same as the origin's (by {by}); nothing to fetch{hash}")
         }
-        Event::Done { path, size, fetched, seconds, hash, routes } => {
+        Event::Done { path, size, fetched, replaced, seconds, hash, routes } => {
             let to = path.as_deref().unwrap_or("standard output");
             let duration = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
             let fetched_note = if fetched == size {
@@ -341,8 +341,9 @@ fn sentence(event: &Event) -> Option<String> {
                 format!(", {} of them fetched", show::bytes(*fetched))
             };
             let routes: String = routes.iter().map(route_end).collect();
+            let place = if *replaced { ", in place of an older file" } else { "" };
             format!(
-                "{to}: {}{fetched_note}, verified, in {} ({}){routes}\n{hash}",
+                "{to}: {}{fetched_note}, verified{place}, in {} ({}){routes}\n{hash}",
                 show::bytes(*size),
                 show::seconds(duration),
                 show::rate(*fetched, duration)
@@ -358,6 +359,7 @@ fn sentence(event: &Event) -> Option<String> {
             path,
             files,
             fetched,
+            replaced,
             same,
             failed,
             unnameable,
@@ -376,6 +378,8 @@ fn sentence(event: &Event) -> Option<String> {
                 (links, "links left out"),
                 (left, "not tried"),
             ];
+            let replaced =
+                if *replaced == 0 { String::new() } else { format!(" ({replaced} in place of older ones)") };
             let others: String = parts
                 .iter()
                 .filter(|(count, _)| **count > 0)
@@ -383,7 +387,7 @@ fn sentence(event: &Event) -> Option<String> {
                 .collect();
             let (files, bytes) = (counted(*files, "file"), show::bytes(*bytes));
             format!(
-                "{path}: {files}: {fetched} fetched ({bytes}) and verified, {same} the same{others}, in {took} ({rate})"
+                "{path}: {files}: {fetched} fetched ({bytes}) and verified{replaced}, {same} the same{others}, in {took} ({rate})"
             )
         }
         Event::Failed { message, .. } => message.clone(),

@@ -191,9 +191,14 @@ fn permissions_stay_when_a_file_is_replaced() {
             set_mode(&saved.join(name), mode);
         }
     }
-    check_ended(&world.fetch("t/", &[origin.hop()], &[]), 0);
+    let tree = world.fetch("t/", &[origin.hop()], &[]);
+    check_ended(&tree, 0);
+    assert!(tree.stderr.contains("(3 in place of older ones)"), "{}", tree.stderr);
     for name in ["secret", "large secret", "program", "new program"] {
-        check_ended(&world.fetch(&format!("t/{name}"), &[origin.hop()], &[]), 0);
+        let finished = world.fetch(&format!("t/{name}"), &[origin.hop()], &[]);
+        check_ended(&finished, 0);
+        let is_told = finished.stderr.contains("in place of an older file");
+        assert_eq!(is_told, name != "new program", "{}", finished.stderr);
     }
     for saved in [world.saved(), saved] {
         for (name, expected) in [("secret", 0o600), ("large secret", 0o640), ("program", 0o700)] {

@@ -296,16 +296,19 @@ impl<'a> Download<'a> {
         if !self.placed.is_whole(size) {
             return Err(Failure::local("complete", &output.path, io::Error::other("chunks are missing")));
         }
+        let mut replaced = false;
         if let Some(keeper) = output.keeper {
             let part = keeper.into_part().await.map_err(|e| Failure::local("write", &output.path, e))?;
             let finished = spawn_blocking(move || part.finish(size, modified, executable)).await;
-            finished.map_err(|e| Failure::local("complete", &output.path, io::Error::other(e)))??;
+            replaced =
+                finished.map_err(|e| Failure::local("complete", &output.path, io::Error::other(e)))??;
         }
         let routes = self.fates_told();
         self.reporter.event(&Event::Done {
             path: self.plan.target.path().map(show::path),
             size,
             fetched: self.fetched,
+            replaced,
             seconds: self.reporter.elapsed().as_secs_f64(),
             hash: hash.to_string(),
             routes,

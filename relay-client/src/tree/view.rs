@@ -27,6 +27,8 @@ pub struct Tally {
     pub size: u64,
     /// Files that were fetched.
     pub fetched: u64,
+    /// How many of them took the place of older ones.
+    pub replaced: u64,
     /// Files that were here already.
     pub same: u64,
     /// Files and directories that could not be had.
@@ -107,13 +109,15 @@ impl View {
 
     /// A file is whole; `fetched` bytes of it came in this run.
     pub fn done(&self, item: &Item, size: u64, fetched: u64, hash: String) {
+        let replaced = item.replaces.is_some();
         {
             let mut tally = self.lock();
             tally.settle(item, size);
             tally.fetched += 1;
+            tally.replaced += u64::from(replaced);
             tally.bytes += fetched;
         }
-        self.reporter.event(&Event::FileDone { path: item.path.to_string(), size, hash });
+        self.reporter.event(&Event::FileDone { path: item.path.to_string(), size, hash, replaced });
         self.progress();
     }
 
@@ -188,11 +192,12 @@ impl View {
     /// The run has ended.
     pub fn end(&self, target: &Path) {
         let tally = self.tally();
-        let Tally { files, fetched, same, failed, left_out, bytes, .. } = tally;
+        let Tally { files, fetched, replaced, same, failed, left_out, bytes, .. } = tally;
         self.reporter.event(&Event::TreeDone {
             path: show::path(target),
             files: files.saturating_add(left_out.sum()),
             fetched,
+            replaced,
             same,
             failed,
             unnameable: left_out.unnameable,
