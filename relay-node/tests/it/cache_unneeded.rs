@@ -89,26 +89,28 @@ fn few_bodies_go_on_without_a_reader() {
     assert!(given_up.try_recv().is_err());
 }
 
+/// Neither what can never be used again, nor what may have no end.
 #[test]
-fn what_can_never_be_used_again_takes_no_room() {
-    let upstream = Upstream::start(|seen, stream| {
-        let fields: &[&str] = if seen.line.contains("/small") { &["Cache-Control: max-age=60"] } else { &[] };
-        if seen.line.contains("/small") {
-            return stream.write_all(&answer("200 OK", fields, "x")).unwrap();
-        }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
-        let chunk = [b"10000\r\n".to_vec(), vec![7; 0x10000], b"\r\n".to_vec()].concat();
-        for _ in 0..50 {
-            stream.write_all(&chunk).unwrap();
-        }
-        stream.write_all(b"0\r\n\r\n").unwrap();
-    });
-    let front = Setup { cache_size: Some(2 << 20), ..Setup::reverse(upstream.address) }.start();
-    get(front.address, "/small", &[]);
-    let large = get(front.address, "/large", &[]);
-    assert!(large.whole && large.body.len() == 50 * 0x10000);
-    assert!(!large.cache_status().contains("stored"), "{}", large.cache_status());
-    assert!(get(front.address, "/small", &[]).is_hit(), "nothing was evicted for it");
+fn nothing_is_evicted_for_what_is_not_kept() {
+    for control in ["", "Cache-Control: max-age=60\r\n"] {
+        let upstream = Upstream::start(move |seen, stream| {
+            if seen.line.contains("/small") {
+                return stream.write_all(&answer("200 OK", &["Cache-Control: max-age=60"], "x")).unwrap();
+            }
+            write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{control}\r\n").unwrap();
+            let chunk = [b"10000\r\n".to_vec(), vec![7; 0x10000], b"\r\n".to_vec()].concat();
+            for _ in 0..50 {
+                stream.write_all(&chunk).unwrap();
+            }
+            stream.write_all(b"0\r\n\r\n").unwrap();
+        });
+        let front = Setup { cache_size: Some(2 << 20), ..Setup::reverse(upstream.address) }.start();
+        get(front.address, "/small", &[]);
+        let large = get(front.address, "/large", &[]);
+        assert!(large.whole && large.body.len() == 50 * 0x10000);
+        assert_eq!(large.cache_status().contains("stored"), !control.is_empty(), "{}", large.cache_status());
+        assert!(get(front.address, "/small", &[]).is_hit(), "{control:?}");
+    }
 }
 
 /// Conditions and ranges are the origin's to answer where the cache has nothing to answer them from.
@@ -161,20 +163,26 @@ fn only_if_cached_asks_nobody_whatever_else_is_asked() {
     }
 }
 
+/// Renewed behind those who get it stale, whatever they asked for and however its end is told.
 #[test]
 fn a_head_renews_what_it_found_stale() {
-    let upstream = Upstream::start(|seen, stream| {
-        let fields = ["Cache-Control: max-age=10, stale-while-revalidate=60"];
-        stream.write_all(&answer("200 OK", &fields, &format!("body {}", seen.number))).unwrap();
-    });
-    let front = Setup::caching(upstream.address).start();
-    get(front.address, "/", &[]);
-    front.later(Duration::from_secs(20));
-    assert_eq!(request(front.address, "HEAD", "/", &[]).status, 200);
-    until("it is renewed", || {
-        get(front.address, "/", &["Cache-Control: only-if-cached, max-age=5"]).text() == "body 1"
-    });
-    assert_eq!(upstream.count(), 2);
+    for is_chunked in [false, true] {
+        let upstream = Upstream::start(move |seen, stream| {
+            let body = format!("body {}", seen.number);
+            let length = if is_chunked { "Transfer-Encoding: chunked" } else { "Content-Length: 6" };
+            let control = "Cache-Control: max-age=10, stale-while-revalidate=60";
+            write!(stream, "HTTP/1.1 200 OK\r\n{length}\r\n{control}\r\n\r\n").unwrap();
+            let all = if is_chunked { format!("6\r\n{body}\r\n0\r\n\r\n") } else { body };
+            stream.write_all(all.as_bytes()).unwrap();
+        });
+        let front = Setup::caching(upstream.address).start();
+        get(front.address, "/", &[]);
+        front.later(Duration::from_secs(20));
+        assert_eq!(request(front.address, "HEAD", "/", &[]).status, 200);
+        let fresh = ["Cache-Control: only-if-cached, max-age=5"];
+        until("it is renewed", || get(front.address, "/", &fresh).text() == "body 1");
+        assert_eq!(upstream.count(), 2);
+    }
 }
 
 #[test]

@@ -107,14 +107,14 @@ fn an_event_stream_begins_for_each_when_he_asks() {
     let held = std::sync::Arc::clone(&gate);
     let upstream = Upstream::start(move |seen, stream| {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-        write!(stream, "{head}2\r\n{}\n\r\n", seen.number).unwrap();
+        write!(stream, "{head}2\r\n{}!\r\n", seen.number).unwrap();
         held.pass();
         stream.write_all(b"0\r\n\r\n").unwrap();
     });
     let front = Setup::caching(upstream.address).start();
     let mut first = sent(&front, &[]);
     let mut seen = Vec::new();
-    while !seen.ends_with(b"0\n\r\n") {
+    while !seen.ends_with(b"!") {
         let mut byte = [0];
         first.read_exact(&mut byte).unwrap();
         seen.push(byte[0]);
@@ -122,7 +122,7 @@ fn an_event_stream_begins_for_each_when_he_asks() {
     let mut second = sent(&front, &[]);
     until("the second asks for himself", || upstream.count() == 2);
     gate.open();
-    assert_eq!(read_answer(&mut second, false).text(), "1\n");
+    assert_eq!(read_answer(&mut second, false).text(), "1!");
 }
 
 #[test]

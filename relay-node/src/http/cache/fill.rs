@@ -408,14 +408,14 @@ impl<F: Fetch> Task<F> {
             Err(_) => return,
         };
         let growing = Arc::new(Growing::new(head, length, growth.file()));
-        let Self { registration, lead, .. } = self;
+        let Self { registration, lead, behind, .. } = self;
         let (cache, fill) = (Arc::clone(&registration.cache), Arc::clone(&registration.fill));
         // The first follower is there before anything can be gone.
         if let Some(follower) = growing.follow(None) {
             drop(lead.send(Lead::Follow(Arc::clone(&growing), follower)));
         }
         fill.settle(Stage::Growing(Arc::clone(&growing)));
-        let pump = Pump { growing, fill, cache };
+        let pump = Pump { growing, fill, cache, is_renewal: behind.is_some() };
         let grown = pump.run(growth, answer.into_body()).await;
         // It is found in the store from here on, so nobody needs to find the fetch any more.
         drop(registration);

@@ -14,11 +14,16 @@ use std::sync::Arc;
 /// How many bytes are gathered for one write, as long as they are there without waiting.
 const BATCH: usize = 512 * 1024;
 
+/// Which part of the cache's room a body may take whose end is not known: others would be evicted for one that may have none.
+const MOST_OF_THE_ROOM: u64 = 2;
+
 /// Writes a body as it comes.
 pub(super) struct Pump {
     pub growing: Arc<Growing>,
     pub fill: Arc<Fill>,
     pub cache: Arc<Cache>,
+    /// It comes to its end without readers: it takes the place of a stale response that they had.
+    pub is_renewal: bool,
 }
 
 impl Pump {
@@ -44,7 +49,15 @@ impl Pump {
                 None => break,
             };
             growth = match growth {
-                Some(growth) => self.write(growth, batch).await?,
+                Some(growth) if self.has_room(&growth, &batch) => self.write(growth, batch).await?,
+                Some(growth) => {
+                    tracing::info!(
+                        key = self.fill.key.text(),
+                        "a response is not kept: it takes half of the cache and tells no end"
+                    );
+                    self.pass_on(growth, batch).await?;
+                    None
+                }
                 None => {
                     self.pass(batch).await?;
                     None
@@ -69,6 +82,10 @@ impl Pump {
         loop {
             self.growing.unfollowed().await;
             self.fill.unawaited().await;
+            if self.is_renewal && !stop.is_stopped() {
+                stop.stopped().await;
+                continue;
+            }
             if goes_on.is_none() && self.growing.length().is_some() && !self.fill.is_invalid() {
                 goes_on = self.cache.unread.try_acquire().ok();
             }
@@ -98,11 +115,22 @@ impl Pump {
             }
             Err(error) => {
                 tracing::warn!(key = self.fill.key.text(), %error, "the cache cannot keep a response; it is passed on uncached");
-                drop(tokio::task::spawn_blocking(move || drop(growth)));
-                self.pass(batch).await?;
+                self.pass_on(growth, batch).await?;
                 Some(None)
             }
         }
+    }
+
+    fn has_room(&self, growth: &Growth, batch: &[Bytes]) -> bool {
+        let more: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
+        self.growing.length().is_some()
+            || growth.length() + more <= self.cache.store.limit() / MOST_OF_THE_ROOM
+    }
+
+    /// Gives the room back. Who reads along has the file still.
+    async fn pass_on(&self, growth: Growth, batch: Vec<Bytes>) -> Option<()> {
+        drop(tokio::task::spawn_blocking(move || drop(growth)));
+        self.pass(batch).await
     }
 
     async fn pass(&self, batch: Vec<Bytes>) -> Option<()> {
