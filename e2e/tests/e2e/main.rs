@@ -14,6 +14,7 @@
 //! | [`routes`] | do several routes and connections share a file, and take over from each other? |
 //! | [`conversation`] | does an origin answer as the specification says, through relays? |
 //! | [`lifecycle`] | does a node say when it is full, and end in order? |
+//! | [`limits_table`] | does the document of all limits name tests that exist? |
 //! | [`scarcity`] | does everything go on when descriptors, pipes or disks run out? |
 //! | [`clock_jumps`] | does a clock that jumps spoil nothing? |
 //! | [`events`] | can programs follow what happens? |
@@ -35,6 +36,7 @@ mod hostile;
 #[cfg(unix)]
 mod landing;
 mod lifecycle;
+mod limits_table;
 mod pipes;
 #[cfg(target_os = "linux")]
 mod power_cut;
