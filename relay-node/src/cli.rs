@@ -64,8 +64,8 @@ pub struct Settings {
     )]
     pub listen: Vec<ListenAddress>,
 
-    /// Serve the files in this directory and below; nothing outside it is readable [default: www,
-    /// or no files where there is no such directory]
+    /// Serve the files in this directory and below; nothing outside it is readable [default: www where it
+    /// is and the node listens on loopback alone, else no files]
     #[arg(long, value_name = "DIR", env = "RELAY_NODE_ROOT", help_heading = "Server")]
     pub root: Option<PathBuf>,
 
@@ -86,7 +86,7 @@ pub struct Settings {
 
     /// Relay to this next hop: a host, host:port, an address, a network such as 10.1.0.0/16, or * (again and again)
     ///
-    /// Without it the node relays to loopback addresses alone; with it, only to what it names. A name
+    /// Without it a node that listens on loopback alone relays to loopback addresses, and another one to nobody; with it, only to what it names. A name
     /// allows whatever address it leads to, but for loopback and link-local ones: those must be named themselves (localhost
     /// is such a name). * is an open relay with the same exception. An address or a network lets no name be looked up but
     /// localhost and those of the hosts file.
@@ -107,6 +107,16 @@ pub struct Settings {
     /// The most connections at once; further ones are told that the node is busy [default: 8192]
     #[arg(long, value_name = "N", env = "RELAY_NODE_MAX_CONNECTIONS", help_heading = "Limits")]
     pub max_connections: Option<usize>,
+
+    /// The most connections of one address at once, of an IPv6 network of 64 bits [default: 256, for loopback no limit]
+    ///
+    /// Further ones are told that the node is busy. A number that is given holds for loopback, too.
+    #[arg(long, value_name = "N", env = "RELAY_NODE_MAX_CONNECTIONS_PER_PEER", help_heading = "Limits")]
+    pub max_connections_per_peer: Option<usize>,
+
+    /// How often one connection may be here at once, when its route leads here more than once [default: 8]
+    #[arg(long, value_name = "N", env = "RELAY_NODE_MAX_VISITS", help_heading = "Limits")]
+    pub max_visits: Option<usize>,
 
     /// How long a new connection may take to send its request [default: 10s]
     #[arg(long, value_name = "TIME", env = "RELAY_NODE_REQUEST_TIMEOUT", help_heading = "Limits")]
@@ -317,6 +327,8 @@ impl Settings {
             allow_next,
             max_hops,
             max_connections,
+            max_connections_per_peer,
+            max_visits,
             request_timeout,
             dial_timeout,
             keep_alive_timeout,

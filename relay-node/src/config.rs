@@ -40,6 +40,10 @@ pub struct Config {
     pub max_hops: usize,
     /// The most connections at once.
     pub max_connections: usize,
+    /// The most connections of one peer at once; none: 256, and no limit for loopback.
+    pub max_connections_per_peer: Option<usize>,
+    /// The most visits of one connection at once.
+    pub max_visits: usize,
     /// For a request to arrive.
     pub request_timeout: Duration,
     /// For name lookup, connect and hello.
@@ -97,7 +101,8 @@ impl Config {
         let file = cli.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let settings = Settings { port: cli.port, ..cli.settings }.over(file);
         let listen = listen_addresses(&settings.listen, settings.port, ask_port)?;
-        let root_path = root_path(settings.root);
+        let is_open_to_others = !listen.iter().all(|address| address.ip().is_loopback());
+        let root_path = root_path(settings.root, is_open_to_others);
         let root = match &root_path {
             // Its text already tells the cause and what to do.
             Some(path) => DocumentRoot::open(path, settings.hidden).map_err(|error| anyhow!("{error}"))?,
@@ -120,9 +125,15 @@ impl Config {
             root,
             root_path,
             hidden: settings.hidden,
-            policy: NextHopPolicy::new(settings.allow_next),
+            policy: if settings.allow_next.is_empty() && is_open_to_others {
+                NextHopPolicy::nowhere()
+            } else {
+                NextHopPolicy::new(settings.allow_next)
+            },
             max_hops: settings.max_hops.unwrap_or(MAX_HOPS),
             max_connections: settings.max_connections.unwrap_or(8192),
+            max_connections_per_peer: settings.max_connections_per_peer,
+            max_visits: settings.max_visits.unwrap_or(8),
             request_timeout: time(settings.request_timeout, Duration::from_secs(10)),
             dial_timeout,
             keep_alive_timeout: time(settings.keep_alive_timeout, Duration::from_secs(60)),
@@ -157,6 +168,9 @@ impl Config {
         if self.max_connections == 0 || self.max_connections > tokio::sync::Semaphore::MAX_PERMITS {
             bail!("max-connections must be at least 1 and not absurdly large");
         }
+        if self.max_visits == 0 || self.max_connections_per_peer == Some(0) {
+            bail!("max-visits and max-connections-per-peer must be at least 1");
+        }
         if self.gateway.is_some() && self.proxy.as_ref().is_some_and(|proxy| proxy.upstream.is_some()) {
             bail!("gateway and upstream both want every path of this node; give each a node of its own");
         }
@@ -185,10 +199,11 @@ impl Config {
     }
 }
 
-/// Relays, proxies and gateways need no files and are started anywhere.
-fn root_path(named: Option<PathBuf>) -> Option<PathBuf> {
+/// Relays, proxies and gateways need no files and are started anywhere. Others than this machine's own users get nothing that nobody
+/// named.
+fn root_path(named: Option<PathBuf>, is_open_to_others: bool) -> Option<PathBuf> {
     let is_missing = || matches!(Path::new(DEFAULT_ROOT).try_exists(), Ok(false));
-    named.or_else(|| (!is_missing()).then(|| DEFAULT_ROOT.into()))
+    named.or_else(|| (!is_open_to_others && !is_missing()).then(|| DEFAULT_ROOT.into()))
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Settings> {

@@ -12,6 +12,7 @@ use crate::peer_lines::{LineBudgets, PeerLines};
 use crate::record::{Fault, Outcome, Record, Role};
 use crate::relay::{self, RelayLimits};
 use crate::stop::Stop;
+use crate::visits::Visits;
 use relay_chain::chain::random_bits;
 use relay_chain::frames::{ReadError, read_message, write_message};
 use relay_link::detect::{Detected, detect};
@@ -41,6 +42,7 @@ pub struct Node {
     relay_limits: RelayLimits,
     origin: Origin,
     line_budgets: LineBudgets,
+    visits: Arc<Visits>,
     origin_limits: OriginLimits,
     http: Arc<HttpFace>,
     cache: Option<Arc<Cache>>,
@@ -93,6 +95,7 @@ impl Node {
                 lines: PeerLines::default(),
             },
             line_budgets: LineBudgets::default(),
+            visits: Visits::new(config.max_visits),
             origin_limits: OriginLimits { request: config.keep_alive_timeout, progress: config.idle_timeout },
             http: Arc::new(face),
             cache,
@@ -152,6 +155,15 @@ async fn serve_relay_face(mut link: Link, node: &Node) {
         record.end(Outcome::Failed(failed.code), Fault::Client);
         return relay::refuse(&mut link, &failed).await;
     }
+    let Some(_visit) = node.visits.enter(open.id) else {
+        let most = node.visits.most();
+        let message = format!(
+            "this connection is here {most} times already, as often as this node takes one (--max-visits)"
+        );
+        let failed = Failed::new(FailureCode::TooManyHops, None, &message);
+        record.end(Outcome::Failed(failed.code), Fault::Client);
+        return relay::refuse(&mut link, &failed).await;
+    };
     if node.stop.is_stopped() {
         let failed = Failed::new(FailureCode::Stopping, None, "");
         record.end(Outcome::Failed(failed.code), Fault::Node);
@@ -206,16 +218,17 @@ async fn refuse_slow(link: &mut Link, limit: Duration, record: &mut Record) {
     relay::refuse(link, &failed).await;
 }
 
-/// Tells a connection over the limit that the node is busy, in its own language, and closes it.
-pub async fn refuse_busy(stream: TcpStream, peer: SocketAddr, node: &Node) {
+/// Tells a connection over a limit that the node is busy, in its own language, and closes it. `why` may be empty.
+pub async fn refuse_busy(stream: TcpStream, peer: SocketAddr, node: &Node, why: &str) {
     match detect(&stream, REFUSAL_PATIENCE).await {
         Ok(Detected::Relay) => {
             let mut record = Record::new(peer);
             let mut link = Link::tcp(stream, peer);
             let open = timeout(REFUSAL_PATIENCE, read_message::<Open, _>(&mut link)).await;
             record.id = open.ok().and_then(Result::ok).map(|open| open.id);
+            record.note = why.to_owned();
             record.end(Outcome::Failed(FailureCode::Busy), Fault::Node);
-            relay::refuse(&mut link, &Failed::new(FailureCode::Busy, None, "")).await;
+            relay::refuse(&mut link, &Failed::new(FailureCode::Busy, None, why)).await;
         }
         Ok(Detected::Http) => {
             http::refuse_busy(stream, peer, Arc::clone(&node.http), node.stop.clone()).await;

@@ -10,6 +10,7 @@ use crate::server::Ended;
 use crate::stop::StopSource;
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
+use relay_trust::next_hop::NextHopPolicy;
 use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
@@ -48,7 +49,12 @@ fn ask_port_on(input: &mut impl BufRead, output: &mut impl Write, default: u16) 
 pub fn announcement(addresses: &[SocketAddr], config: &Config) -> Vec<String> {
     let mut lines: Vec<String> = addresses.iter().map(|address| format!("listening on {address}")).collect();
     lines.push(serving(config));
-    lines.push(format!("relaying to {}", config.policy));
+    let why = if config.policy == NextHopPolicy::nowhere() {
+        ": it listens on more than loopback, and --allow-next names no next hop"
+    } else {
+        ""
+    };
+    lines.push(format!("relaying to {}{why}", config.policy));
     lines.extend(http_roles(config));
     if config.policy.is_open() {
         lines
@@ -66,7 +72,12 @@ pub fn announcement(addresses: &[SocketAddr], config: &Config) -> Vec<String> {
 
 fn serving(config: &Config) -> String {
     let Some(path) = &config.root_path else {
-        return format!("serving no files: there is no directory {DEFAULT_ROOT} here, and --root names none");
+        return if config.listen.iter().all(|address| address.ip().is_loopback()) {
+            format!("serving no files: there is no directory {DEFAULT_ROOT} here, and --root names none")
+        } else {
+            "serving no files: --root names none, and a node that listens on more than loopback chooses none"
+                .to_owned()
+        };
     };
     let shown = path.canonicalize().unwrap_or_else(|_| path.clone());
     format!("serving {}{}", shown.display(), if config.hidden { ", hidden files too" } else { "" })

@@ -16,6 +16,7 @@
 //! | [`root`] | the document root; nothing else opens served files |
 //! | [`http`] | the HTTP face |
 //! | [`record`], [`access_log`], [`logging`] | what is written down, and where |
+//! | [`visits`] | how often one connection is here |
 //! | [`peer_lines`] | how many lines a peer may bring about |
 //! | [`log_queue`], [`log_files`] | a log's way out, which holds up nobody, and its files |
 //! | [`console`], [`stop`], [`census`] | the operator: start, end, signals, how many connections there are |
@@ -39,3 +40,4 @@ pub mod relay;
 pub mod root;
 pub mod server;
 pub mod stop;
+pub mod visits;

@@ -8,12 +8,13 @@ use crate::stop::Stop;
 use anyhow::Context;
 use relay_link::congestion::Congestion;
 use relay_link::platform::descriptors::{Purpose, is_scarce};
+use relay_link::shares::Shares;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -23,6 +24,12 @@ const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The most connections over the limit that are told so at once; further ones are closed without a word.
 const MOST_REFUSALS: usize = 64;
+/// The most connections of one peer, unless told otherwise; loopback has no such limit then, for tunnels and proxies come from
+/// there for everybody.
+const CONNECTIONS_OF_PEER: usize = 256;
+/// What a peer beyond it is told.
+const TOO_MANY_OF_PEER: &str =
+    "this node takes no more connections from your address at once (--max-connections-per-peer)";
 /// How often the log is told that something is scarce: a shortage that lasts must not fill it.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -109,10 +116,13 @@ impl Server {
         stop: Stop,
     ) -> anyhow::Result<Server> {
         let (max_connections, drain) = (config.max_connections, config.drain);
+        let of_peer = config.max_connections_per_peer;
         let acceptor = Acceptor {
             node: Arc::new(Node::new(config, Arc::new(access_log), stop.clone())?),
             permits: Arc::new(Semaphore::new(max_connections)),
             refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
+            shares: Arc::new(Shares::new(of_peer.unwrap_or(CONNECTIONS_OF_PEER).min(max_connections))),
+            is_loopback_free: of_peer.is_none(),
             told: Arc::default(),
         };
         Ok(Server { listeners, acceptor, max_connections, drain, stop })
@@ -146,6 +156,9 @@ struct Acceptor {
     node: Arc<Node>,
     permits: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+    shares: Arc<Shares>,
+    /// Connections from loopback have no share of their own.
+    is_loopback_free: bool,
     /// When the log was last told of a shortage.
     told: Arc<Mutex<Option<Instant>>>,
 }
@@ -177,7 +190,12 @@ impl Acceptor {
                 "too few descriptors are left; refusing new connections until there are more (ulimit -n raises the limit)"
             );
         }
-        let permit = (!is_scarce).then(|| Arc::clone(&self.permits).try_acquire_owned().ok()).flatten();
+        let share = self.share_of(peer);
+        let why = if share.is_err() { TOO_MANY_OF_PEER } else { "" };
+        let permit = share.ok().filter(|_| !is_scarce).and_then(|share| {
+            let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+            Some((permit, share))
+        });
         if let Some(permit) = permit {
             let counted = self.node.census().enter(As::Open);
             let node = Arc::clone(&self.node);
@@ -189,12 +207,20 @@ impl Acceptor {
         } else if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             let node = Arc::clone(&self.node);
             tokio::spawn(async move {
-                connection::refuse_busy(stream, peer, &node).await;
+                connection::refuse_busy(stream, peer, &node, why).await;
                 drop(permit);
             });
         } else {
             tracing::warn!(%peer, "closed without a word: too many connections are being refused already");
         }
+    }
+
+    /// A place in the peer's share, where there is a limit; an error when it has all of that already.
+    fn share_of(&self, peer: SocketAddr) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
+        if self.is_loopback_free && peer.ip().to_canonical().is_loopback() {
+            return Ok(None);
+        }
+        self.shares.of(peer.ip()).try_acquire_owned().map(Some)
     }
 
     /// Whether it is time to tell of a shortage again.

@@ -120,6 +120,12 @@ impl NextHopPolicy {
         }
     }
 
+    /// No rule at all: every next hop is denied.
+    #[must_use]
+    pub fn nowhere() -> NextHopPolicy {
+        NextHopPolicy::of_access(Vec::new())
+    }
+
     /// What access rules give somebody: without rules nothing, and no network leads to this machine or its links. One of its
     /// addresses, or `localhost`, can be named.
     #[must_use]
@@ -188,6 +194,9 @@ impl AllowNext {
 
 impl fmt::Display for NextHopPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rules.is_empty() {
+            return f.write_str("nobody");
+        }
         for (index, rule) in self.rules.iter().enumerate() {
             if index > 0 {
                 f.write_str(", ")?;

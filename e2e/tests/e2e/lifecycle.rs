@@ -35,6 +35,63 @@ fn a_node_that_is_full_says_so_at_once() {
     world.check_saved(&until_room(|| world.fetch("myfile", &[node.hop()], &[])), "myfile", &bytes);
 }
 
+#[test]
+fn a_peer_beyond_its_share_is_told_so() {
+    let world = World::new();
+    world.offer("myfile", 1000);
+    let node = world.origin_with(&["--max-connections-per-peer", "2"]);
+    let held: Vec<Raw> = (0..2)
+        .map(|_| {
+            let mut raw = Raw::open(node.address(), &[]);
+            raw.hear::<Hello>();
+            raw
+        })
+        .collect();
+    let mut raw = Raw::open(node.address(), &[]);
+    let failed: Failed = raw.hear();
+    assert_eq!((failed.code, failed.next), (FailureCode::Busy, None));
+    assert!(failed.message.contains("from your address"), "{}", failed.message);
+    drop(held);
+}
+
+/// One small `open` must not cost a node two descriptors for each of 63 hops.
+#[test]
+fn a_route_that_leads_to_one_node_again_and_again_ends_there() {
+    let world = World::new();
+    let bytes = world.offer("myfile", 1000);
+    let node = world.origin();
+    let route = |visits: usize| vec![node.hop(); visits];
+    let finished = world.fetch("myfile", &route(63), &[]);
+    world.check_failed(&finished, "myfile", 4, &["hop 9 (", "is here 8 times already", "--max-visits"]);
+    world.check_saved(&world.fetch("myfile", &route(8), &[]), "myfile", &bytes);
+    world.clear_saved();
+    let patient = world.origin_with(&["--max-visits", "20"]);
+    world.check_saved(&world.fetch("myfile", &vec![patient.hop(); 20], &[]), "myfile", &bytes);
+}
+
+/// A node that others can reach serves and relays only what its operator named. Nobody connects to it here.
+#[test]
+fn defaults_that_open_something_hold_on_loopback_alone() {
+    let world = World::new();
+    let start = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(relay_testkit::programs::program("relay-node"));
+        std::fs::create_dir_all(world.saved().join("www")).expect("a directory");
+        command.current_dir(world.saved()).args(arguments);
+        let node = Node::from_process(Process::start(command));
+        node.wait_for_log("relaying to");
+        node.process().text()
+    };
+    let public = start(&["--listen", "0.0.0.0:0"]);
+    assert!(public.contains("serving no files") && public.contains("relaying to nobody"), "{public}");
+    let loopback = start(&["--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);
+    assert!(
+        !loopback.contains("serving no files") && loopback.contains("relaying to 127.0.0.0/8"),
+        "{loopback}"
+    );
+    let named = start(&["--listen", "0.0.0.0:0", "--root", "www", "--allow-next", "pchost2"]);
+    assert!(!named.contains("serving no files") && named.contains("relaying to pchost2"), "{named}");
+}
+
 /// The line is written a moment before the room is there.
 fn until_room(fetch: impl Fn() -> relay_testkit::process::Finished) -> relay_testkit::process::Finished {
     (0..100).map(|_| fetch()).find(|finished| finished.code == Some(0)).expect("room")

@@ -7,6 +7,7 @@ use relay_proto::limits::PREFACE_LEN;
 use relay_testkit::LIMIT;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// One connection, from either side.
@@ -85,12 +86,15 @@ impl Raw {
     }
 }
 
+/// Each connection has an id of its own: a node takes only a few with the same one.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0x0123_4567_89ab_cdef);
+
 /// An `open` for these hops.
 pub fn open(hops: &[SocketAddr]) -> Open {
     let hop = |address: &SocketAddr| Hop::new(&address.ip().to_string(), address.port()).expect("a hop");
     Open {
         hops: hops.iter().map(hop).collect(),
-        id: ConnectionId::new(0x0123_4567_89ab_cdef),
+        id: ConnectionId::new(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
         limits: ClientLimits::new(Duration::from_secs(10)),
     }
 }
