@@ -40,6 +40,9 @@ pub fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Resul
 #[cfg(unix)]
 pub fn standard_output() -> io::Result<impl Write + Send> {
     use std::os::fd::AsFd;
+    if output_was_closed() {
+        return Err(rustix::io::Errno::BADF.into());
+    }
     Ok(Patient(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
 }
 
@@ -50,6 +53,40 @@ pub fn standard_output() -> io::Result<impl Write + Send> {
 #[cfg(not(unix))]
 pub fn standard_output() -> io::Result<impl Write + Send> {
     Ok(io::stdout())
+}
+
+/// Whether this process was started without a standard output (`>&-`). By the time of `main` the standard library has opened the
+/// null device in its place, which would take everything and keep nothing.
+#[cfg(target_os = "linux")]
+fn output_was_closed() -> bool {
+    OUTPUT_WAS_CLOSED.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+/// Whether this process was started without a standard output: here that cannot be told any more.
+#[cfg(all(unix, not(target_os = "linux")))]
+fn output_was_closed() -> bool {
+    false
+}
+
+#[cfg(target_os = "linux")]
+static OUTPUT_WAS_CLOSED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Looks before the standard library does: the loader calls what stands in this section before `main` (gABI, "Initialization and
+/// Termination Functions").
+#[cfg(target_os = "linux")]
+#[used]
+#[expect(
+    unsafe_code,
+    reason = "the section takes functions without arguments of the C calling convention, and this is one"
+)]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_OUTPUT: extern "C" fn() = look_at_output;
+
+/// Asks the kernel and stores one bit; nothing here needs a runtime, or can fail.
+#[cfg(target_os = "linux")]
+extern "C" fn look_at_output() {
+    let is_closed = rustix::io::fcntl_getfd(rustix::stdio::stdout()).is_err();
+    OUTPUT_WAS_CLOSED.store(is_closed, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// A file that may be non-blocking, and is written to as if it were not.

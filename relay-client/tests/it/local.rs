@@ -264,3 +264,25 @@ fn messages_that_cannot_be_written_are_lost_and_nothing_else() {
     }
     assert!(place.read("g") == *sample.bytes);
 }
+
+/// Standard output that was closed is not what takes everything and keeps nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_closed_output_is_an_error() {
+    let origin = Origin::good(&Sample::new(CHUNK_LEN, 8, "v1"));
+    let place = Place::new();
+    let via = format!("127.0.0.1:{}", origin.port);
+    for (arguments, code) in
+        [(&["--get", "f", "-o", "-"] as &[&str], 8), (&["trace"], 8), (&["--get", "f"], 0)]
+    {
+        let client = place.command(&[arguments, &["--via", &via]].concat());
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(client.get_program()).args(client.get_args());
+        command
+            .current_dir(place.path(""))
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        end(command.spawn().unwrap())
+            .check(code, if code == 8 { "cannot write standard output" } else { "verified" });
+    }
+}
