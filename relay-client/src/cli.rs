@@ -1,6 +1,7 @@
 //! What was typed, as types. What it means is [`crate::plan`]'s business; nothing in here knows of the rest.
 
 use crate::exit;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use relay_link::congestion::CongestionWish;
 use relay_proto::digest::FileHash;
@@ -64,9 +65,6 @@ pub struct FetchArguments {
     /// The route.
     #[command(flatten)]
     pub route: RouteArguments,
-    /// The file's name at the origin, instead of a route file; goes with --via
-    #[arg(long, value_name = "NAME", requires = "via", conflicts_with = "route", help_heading = "Route")]
-    pub get: Option<String>,
     /// Where to.
     #[command(flatten)]
     pub output: OutputArguments,
@@ -99,6 +97,9 @@ pub struct RouteArguments {
     /// A hop, instead of a route file; again for each further hop, the last one is the origin
     #[arg(long, value_name = "HOST:PORT", help_heading = "Route")]
     pub via: Vec<String>,
+    /// The file's name at the origin, instead of a route file; goes with --via
+    #[arg(long, value_name = "NAME", requires = "via", conflicts_with = "route", help_heading = "Route")]
+    pub get: Option<String>,
 }
 
 /// Where the file goes and what it must be.
@@ -200,7 +201,7 @@ pub struct ListArguments {
     /// The route.
     #[command(flatten)]
     pub route: RouteArguments,
-    /// Only names that start with this (with --via the only argument)
+    /// Only names that start with this (with --via the only argument, or behind --get)
     #[arg(value_name = "PREFIX", help_heading = "Route")]
     pub prefix: Option<String>,
     /// Enter directories
@@ -235,6 +236,28 @@ impl Connections {
             Connections::Fixed(count) => count,
         }
     }
+}
+
+/// What was typed; a mistake in it is told, with the exit code of that.
+#[must_use]
+pub fn read() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| without_idle_tips(error).exit())
+}
+
+/// Without the tip that another argument was meant, unless that one is really similar.
+fn without_idle_tips(mut error: clap::Error) -> clap::Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let (typed, tip) = (text(ContextKind::InvalidArg), text(ContextKind::SuggestedArg));
+    let is_slip = strsim::osa_distance(&typed, &tip) <= typed.chars().count() / 3;
+    if !is_slip {
+        error.remove(ContextKind::SuggestedArg);
+        // How it would be taken for a name, which nobody means by what begins with a dash.
+        error.remove(ContextKind::Suggested);
+    }
+    error
 }
 
 /// The most connections that may be asked for, on each route.
@@ -280,12 +303,30 @@ mod tests {
     }
 
     #[test]
+    fn tips_only_where_they_help() {
+        let told = |argument: &str| {
+            let error = Cli::try_parse_from(["relay-client", "list", argument]).unwrap_err();
+            without_idle_tips(error).to_string()
+        };
+        for (slip, meant) in
+            [("--jsom", "--json"), ("--recursiv", "--recursive"), ("--congetsion", "--congestion")]
+        {
+            assert!(told(slip).contains(&format!("'{meant}'")), "{}", told(slip));
+        }
+        for other in ["--comment", "--out", "--verbose"] {
+            assert!(!told(other).contains("tip"), "{}", told(other));
+        }
+    }
+
+    #[test]
     fn commands_and_the_default_form() {
         let parse = |arguments: &[&str]| Cli::try_parse_from([&["relay-client"], arguments].concat());
         assert!(parse(&["route.txt"]).is_ok_and(|cli| cli.command.is_none()));
         assert!(parse(&["--get", "a", "--via", "h:1", "--via", "h:2"]).is_ok());
         assert!(parse(&["trace", "route.txt"]).is_ok_and(|cli| cli.command.is_some()));
         assert!(parse(&["list", "route.txt", "docs/"]).is_ok_and(|cli| cli.command.is_some()));
+        assert!(parse(&["list", "--get", "docs/", "--via", "h:1"]).is_ok_and(|cli| cli.command.is_some()));
+        assert!(parse(&["trace", "--get", "a", "--via", "h:1"]).is_ok_and(|cli| cli.command.is_some()));
         assert!(parse(&["--get", "a"]).is_err());
         assert!(parse(&["route.txt", "--get", "a", "--via", "h:1"]).is_err());
         assert!(parse(&["route.txt", "--quiet", "--json"]).is_err());

@@ -75,7 +75,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Exit {
 
 /// Fetches a file or a directory: the route's name tells which.
 async fn fetch(arguments: &FetchArguments, stop: &Stop) -> Exit {
-    match route_source::read_all(&arguments.route, arguments.get.as_deref()) {
+    match route_source::read_all(&arguments.route, arguments.route.get.as_deref()) {
         Ok(routes) if tree::is_meant(&routes, arguments) => tree::run(routes, arguments, stop).await,
         Ok(routes) => transfer::run(routes, arguments, stop).await,
         Err(failure) => {

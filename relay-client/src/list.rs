@@ -53,7 +53,8 @@ fn source(arguments: &ListArguments) -> Result<(Route, String), Failure> {
     if arguments.prefix.is_some() {
         return Err(Failure::Usage("give either a route file or --via, not both (see --help)".to_owned()));
     }
-    let prefix = given.route.clone().map(PathBuf::into_os_string).unwrap_or_default();
+    let named = given.get.clone().map(PathBuf::from).or_else(|| given.route.clone());
+    let prefix = named.map(PathBuf::into_os_string).unwrap_or_default();
     let prefix = prefix.into_string().map_err(|_| Failure::Usage("the prefix is not UTF-8".to_owned()))?;
     Ok((route_source::from_flags(Some("-"), &given.via)?, prefix))
 }

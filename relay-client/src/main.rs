@@ -1,7 +1,6 @@
 //! The binary: arguments, a runtime, an exit code.
 
-use clap::Parser;
-use relay_client::cli::Cli;
+use relay_client::cli;
 use relay_client::console;
 use relay_client::exit::Exit;
 use relay_client::platform;
@@ -9,7 +8,7 @@ use relay_client::stop::Stop;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = cli::read();
     if let Err(reason) = platform::raise_descriptors() {
         console::message(&format!("error: {reason}"));
         return Exit::Local.into();

@@ -154,7 +154,7 @@ mod tests {
     fn plan(arguments: &[&str]) -> Result<TreePlan, Failure> {
         let cli = Cli::try_parse_from([&["relay-client", "--via", "h:1", "--get"], arguments].concat());
         let arguments = cli.map_err(|e| Failure::Usage(e.to_string()))?.fetch;
-        let route = crate::route_source::read(&arguments.route, arguments.get.as_deref())?;
+        let route = crate::route_source::read(&arguments.route, arguments.route.get.as_deref())?;
         TreePlan::of(vec![route], &arguments)
     }
 
