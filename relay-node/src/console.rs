@@ -83,17 +83,21 @@ fn serving(config: &Config) -> String {
     format!("serving {}{}", shown.display(), if config.hidden { ", hidden files too" } else { "" })
 }
 
-/// Says these lines to the operator and to the log. Only once the node is ready: whoever waits for them may connect.
-///
-/// # Errors
-/// Standard output's.
-pub fn announce(lines: &[String]) -> io::Result<()> {
+/// Says these lines to the operator and to the log. Only once the node is ready: whoever waits for them may connect. A line that
+/// cannot be written is lost, and nothing else.
+pub fn announce(lines: &[String]) {
     let mut out = io::stdout().lock();
     for line in lines {
-        writeln!(out, "{line}")?;
+        let _ = writeln!(out, "{line}");
         if line.starts_with("warning") { tracing::warn!("{line}") } else { tracing::info!("{line}") }
     }
-    out.flush()
+    let _ = out.flush();
+}
+
+/// Says why the node does not run.
+pub fn complain(error: &anyhow::Error) {
+    // Nobody is left to be told when that cannot be written.
+    let _ = writeln!(io::stderr(), "relay-node: {error:#}");
 }
 
 /// What the HTTP face does beyond serving files.

@@ -44,7 +44,7 @@ fn run(config: Config) -> anyhow::Result<Ended> {
         let announcement = console::announcement(&listeners.addresses()?, &config);
         let server = Server::new(listeners, config, access_log, stop)?;
         console::watch_for_status(server.census())?;
-        console::announce(&announcement)?;
+        console::announce(&announcement);
         anyhow::Ok(server.run().await)
     })?;
     console::farewell(ended);
@@ -54,6 +54,6 @@ fn run(config: Config) -> anyhow::Result<Ended> {
 }
 
 fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("relay-node: {error:#}");
+    console::complain(error);
     ExitCode::from(code)
 }

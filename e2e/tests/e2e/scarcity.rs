@@ -12,7 +12,7 @@ use relay_proto::frame::FrameType;
 use relay_proto::hop::Failed;
 use relay_testkit::files::{b3_of_file, names_in};
 use relay_testkit::node::Node;
-use relay_testkit::process::{Finished, Process};
+use relay_testkit::process::{Finished, Process, Signal};
 use relay_testkit::programs::program;
 use relay_testkit::proxy::{Direction, Fault, FaultProxy, Plan};
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
@@ -452,4 +452,40 @@ fn a_read_only_place_for_a_download_a_cache_or_logs() {
             node.stderr
         );
     }
+}
+
+/// A node whose every message goes to a full disk, and what it does: it serves, tells its status to nobody, and ends in order.
+#[cfg(target_os = "linux")]
+#[test]
+fn messages_to_a_full_disk_are_lost_and_nothing_else() {
+    let world = World::new();
+    let bytes = world.offer("a", 100_000);
+    let node = program("relay-node");
+    // Where it listens cannot be read anywhere, so it gets a port that was free; somebody else may be quicker.
+    let (mut process, hop) = (0..5)
+        .find_map(|_| {
+            let free =
+                std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("a port");
+            let mut command = Command::new("sh");
+            command.args(["-c", "exec \"$0\" --listen \"$1\" --root \"$2\" >/dev/full 2>&1"]);
+            command.arg(&node).arg(free.to_string()).arg(world.served());
+            let mut process = Process::start(command);
+            while std::net::TcpStream::connect(free).is_err() {
+                if !process.is_running() {
+                    return None;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            Some((process, free.to_string()))
+        })
+        .expect("it dies at its start");
+    for _ in 0..2 {
+        let finished = world.fetch("a", std::slice::from_ref(&hop), &[]);
+        world.check_saved(&finished, "a", &bytes);
+        world.clear_saved();
+        process.signal(Signal::User1);
+    }
+    assert!(process.is_running());
+    process.signal(Signal::Terminate);
+    assert_eq!(process.finish().code, Some(0));
 }
