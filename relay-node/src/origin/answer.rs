@@ -338,7 +338,7 @@ pub(super) async fn to_list(list: &List, origin: &Origin, peer: Option<IpAddr>) 
     match origin.root.list_in_turn(query, peer, one_frame()).await {
         Ok(found) => {
             let mut answer = Answer::failure(Status::OK, "");
-            answer.bytes.extend_from_slice(&frame(&page(found)));
+            answer.bytes.extend_from_slice(&frame(&page(&found)));
             answer
         }
         Err(error) => Answer::head(&refusal(&error, &list.prefix, &origin.lines)),
@@ -357,7 +357,7 @@ fn one_frame() -> impl FnMut(&ListEntry) -> bool {
     }
 }
 
-fn page(found: ListPage) -> Page {
+fn page(found: &ListPage) -> Page {
     Page {
         entries: found.entries.iter().filter_map(entry_of).collect(),
         next: found.next.as_deref().and_then(name_of),

@@ -171,7 +171,7 @@ impl RootDirectory {
     /// waits.
     pub(crate) fn way_out(&self, name: &[u8]) -> Vec<u8> {
         let ends = name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
-        let last = ends.clone().last().unwrap_or(name.len());
+        let last = ends.clone().next_back().unwrap_or(name.len());
         let mut beginnings = ends.chain([name.len()]).filter_map(|end| name.get(..end));
         let leaves = |beginning: &&[u8]| match self.method {
             #[cfg(all(target_os = "linux", not(relay_plain)))]

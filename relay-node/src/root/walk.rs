@@ -212,7 +212,7 @@ impl Run<'_, '_> {
                 return Err(RootError::Abandoned);
             }
             if self.has_moved && self.is_tired() {
-                return Ok(self.to_be_continued());
+                return Ok(self.unfinished());
             }
             match self.walk.stage {
                 Stage::New => self.begin()?,
@@ -223,7 +223,7 @@ impl Run<'_, '_> {
                     match (has_name, is_cut) {
                         (true, _) => {
                             if let Passed::No = self.name()? {
-                                return Ok(self.to_be_continued());
+                                return Ok(self.unfinished());
                             }
                         }
                         (false, true) => self.refill()?,
@@ -239,7 +239,7 @@ impl Run<'_, '_> {
         self.looks >= PAGE_LOOKS || self.reads >= PAGE_READS && self.walk.stage == Stage::Entering
     }
 
-    fn to_be_continued(mut self) -> ListPage {
+    fn unfinished(mut self) -> ListPage {
         self.page.next.clone_from(&self.walk.position);
         self.settle()
     }
