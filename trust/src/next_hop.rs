@@ -63,9 +63,10 @@ impl What {
             }));
         }
         let host = Host::try_from(text.to_owned()).ok()?;
-        // Dots alone are no host, and an address with a dot behind it is no name.
+        // Dots alone are no host, and what is an address or no name without the dot behind it is none with it.
         let name = plain_name(host.as_str());
-        Some(name).filter(|name| !name.is_empty() && name.parse::<IpAddr>().is_err()).map(What::Name)
+        let is_name = Host::try_from(name.clone()).is_ok() && name.parse::<IpAddr>().is_err();
+        is_name.then_some(What::Name(name))
     }
 }
 
@@ -343,9 +344,18 @@ mod tests {
         ] {
             assert_eq!(text.parse::<AllowNext>().unwrap().to_string(), text);
         }
-        for bad in
-            ["", ".", "...:1", "0.128.0.0.", "a b", "pchost1:0", "pchost1:x", "10.0.0.0/99", "http://a"]
-        {
+        for bad in [
+            "",
+            ".",
+            "...:1",
+            "0.128.0.0.",
+            "7095516155..",
+            "a b",
+            "pchost1:0",
+            "pchost1:x",
+            "10.0.0.0/99",
+            "http://a",
+        ] {
             assert_eq!(bad.parse::<AllowNext>(), Err(AllowNextError), "{bad}");
         }
     }
