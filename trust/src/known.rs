@@ -261,7 +261,8 @@ impl std::error::Error for KnownErrors {}
 fn parse_line(line: &str) -> Result<Line, KnownErrorKind> {
     let body = line.trim();
     if body.is_empty() || body.starts_with('#') {
-        return Ok(Line::Other(line.to_owned()));
+        // A lone CR at the end would be half a line end when the file is written.
+        return Ok(Line::Other(line.trim_end_matches('\r').to_owned()));
     }
     let fields: Vec<&str> = body.split_ascii_whitespace().collect();
     let (way, key, since, after) = match fields.as_slice() {

@@ -16,6 +16,8 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;
 
+#[path = "../../fuzz_targets/access.rs"]
+mod access;
 #[path = "../../fuzz_targets/allow.rs"]
 mod allow;
 #[path = "../../fuzz_targets/answers.rs"]
@@ -38,6 +40,10 @@ mod http_range;
 mod http_target;
 #[path = "../../fuzz_targets/journal.rs"]
 mod journal;
+#[path = "../../fuzz_targets/known.rs"]
+mod known;
+#[path = "../../fuzz_targets/layer.rs"]
+mod layer;
 #[path = "../../fuzz_targets/message.rs"]
 mod message;
 #[path = "../../fuzz_targets/preface.rs"]
@@ -52,7 +58,8 @@ mod trailer;
 /// A target's name and its function.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 16] = [
+const TARGETS: [Target; 19] = [
+    ("access", access::run),
     ("allow", allow::run),
     ("answers", answers::run),
     ("cache_record", cache_record::run),
@@ -64,6 +71,8 @@ const TARGETS: [Target; 16] = [
     ("http_range", http_range::run),
     ("http_target", http_target::run),
     ("journal", journal::run),
+    ("known", known::run),
+    ("layer", layer::run),
     ("message", message::run),
     ("preface", preface::run),
     ("route", route::run),

@@ -68,5 +68,16 @@ fn agreement_secret(key: &SecretKey) -> Option<<Kem as KemTrait>::PrivateKey> {
     <Kem as KemTrait>::PrivateKey::from_bytes(key.agreement_scalar().as_slice()).ok()
 }
 
+/// Reads what stands in a layer, behind which so many others came, and checks that what was read is written and read again. For
+/// fuzz targets alone: without the sealing, which no input gets through.
+#[cfg(any(fuzzing, feature = "fuzzing"))]
+#[must_use]
+pub fn read_content(json: &[u8], behind: usize) -> Option<Option<Onward>> {
+    let content = content::Content::decode(json, behind)?;
+    let again = content.encode().and_then(|json| content::Content::decode(&json, behind));
+    debug_assert!(again.is_some_and(|again| again.onward() == content.onward()), "written and not read");
+    Some(content.onward())
+}
+
 #[cfg(test)]
 mod tests;
