@@ -2,6 +2,7 @@
 //!
 //! Everything is optional here and nothing has a default; [`crate::config`] says what it means.
 
+use crate::http::forwarded::TrustForwarded;
 use crate::http::proxy::Upstream;
 use crate::http::proxy_allow::AllowProxy;
 use crate::log_files::KeepLimit;
@@ -193,6 +194,19 @@ pub struct Settings {
     #[serde(deserialize_with = "from_texts")]
     pub allow_proxy: Vec<AllowProxy>,
 
+    /// Pass on what proxies in this network say of a request's origin (Forwarded, X-Forwarded-*), and add to it (again and again)
+    ///
+    /// From everybody else the proxies of this node take these fields away and write their own.
+    #[arg(
+        long,
+        value_name = "NETWORK",
+        env = "RELAY_NODE_TRUST_FORWARDED",
+        value_delimiter = ',',
+        help_heading = "Proxy and gateway"
+    )]
+    #[serde(deserialize_with = "from_texts")]
+    pub trust_forwarded: Vec<TrustForwarded>,
+
     /// Be a gateway: a browser's GET /name is the file `name` at the end of this route file's hops
     ///
     /// The file that the route names itself does not matter.
@@ -342,6 +356,7 @@ impl Settings {
             upstream,
             forward_proxy,
             allow_proxy,
+            trust_forwarded,
             gateway,
             cache_dir,
             cache_size,

@@ -1,6 +1,7 @@
 //! What the settings mean: checked, resolved, with their defaults.
 
 use crate::cli::{Cli, ListenAddress, LogFormat, Settings, Span};
+use crate::http::forwarded::TrustForwarded;
 use crate::http::proxy::{ProxyConfig, Upstream};
 use crate::http::proxy_allow::AllowProxy;
 use crate::http::proxy_dial::ProxyLimits;
@@ -152,6 +153,7 @@ impl Config {
                 settings.upstream,
                 settings.forward_proxy,
                 settings.allow_proxy,
+                settings.trust_forwarded,
                 limits,
                 congestion,
             )?,
@@ -217,6 +219,7 @@ fn proxy(
     upstream: Option<Upstream>,
     forward: bool,
     allow: Vec<AllowProxy>,
+    trust_forwarded: Vec<TrustForwarded>,
     limits: ProxyLimits,
     congestion: Congestion,
 ) -> anyhow::Result<Option<ProxyConfig>> {
@@ -228,9 +231,12 @@ fn proxy(
         _ => {}
     }
     if upstream.is_none() && !forward {
+        if !trust_forwarded.is_empty() {
+            bail!("trust-forwarded is about what a proxy passes on; add upstream or forward-proxy");
+        }
         return Ok(None);
     }
-    Ok(Some(ProxyConfig { upstream, forward, allow, limits, congestion }))
+    Ok(Some(ProxyConfig { upstream, forward, allow, trust_forwarded, limits, congestion }))
 }
 
 fn cache(directory: Option<PathBuf>, size: Option<ByteSize>) -> anyhow::Result<Option<CacheConfig>> {

@@ -16,6 +16,7 @@ mod connection;
 pub(crate) mod date;
 mod error_page;
 mod field_names;
+pub mod forwarded;
 #[cfg(any(fuzzing, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod gateway;

@@ -6,6 +6,7 @@
 
 use super::body::{Body, Stream, nothing};
 use super::cache::{Asked, Cache, Fetch, FetchError, Key, carries_content};
+use super::forwarded::{Sender, TrustForwarded};
 use super::head::ServerWide;
 use super::proxy_allow::AllowProxy;
 use super::proxy_dial::{DialError, ProxyLimits, Reach, check_name, dial};
@@ -71,6 +72,8 @@ pub struct ProxyConfig {
     pub forward: bool,
     /// Where those may go.
     pub allow: Vec<AllowProxy>,
+    /// Whose word on where a request comes from is passed on.
+    pub trust_forwarded: Vec<TrustForwarded>,
     /// The limits of every wait.
     pub limits: ProxyLimits,
     /// What connections to upstreams get.
@@ -110,7 +113,7 @@ struct Wire {
     proxy: Proxy,
     authority: Authority,
     configured: bool,
-    client: Option<IpAddr>,
+    sender: Sender,
 }
 
 impl Proxy {
@@ -159,12 +162,15 @@ impl Proxy {
         let (authority, configured) = self.destination(&parts)?;
         let path = wanted_path(&parts);
         parts.uri = absolute(&authority, path)?;
-        let wire = Wire { proxy: self.clone(), authority, configured, client };
+        let sender = Sender::new(client, &self.shared.config.trust_forwarded, configured);
+        let wire = Wire { proxy: self.clone(), authority, configured, sender };
         // 3. From the cache, or over the wire.
         let mut answer = match &self.shared.cache {
             Some(cache) => {
                 let uri = parts.uri.to_string();
-                let key = if configured { Key::new(uri) } else { Key::within(&uri, &self.shared.realm) };
+                let rules = if configured { "" } else { &self.shared.realm };
+                let realm = sender.realm(rules, &parts.headers);
+                let key = if realm.is_empty() { Key::new(uri) } else { Key::within(&uri, &realm) };
                 cache.answer(Asked::new(key, parts), body, wire).await?
             }
             None => {
@@ -272,7 +278,7 @@ impl Fetch for Wire {
 impl Wire {
     /// Makes of a client's fields those that the upstream gets.
     fn prepare(&self, fields: &mut HeaderMap, version: Version) {
-        prepare_request(fields, version, self.proxy.pseudonym(), self.client);
+        prepare_request(fields, version, self.proxy.pseudonym(), self.sender);
     }
 
     fn received(&self, mut answer: Response<Incoming>) -> Result<Response<Stream>, FetchError> {
@@ -404,11 +410,21 @@ fn was_closed(error: &hyper_util::client::legacy::Error) -> bool {
     while let Some(cause) = source {
         if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
             return !error.is_connect()
-                && (hyper.is_incomplete_message() || hyper.is_canceled() || hyper.is_closed());
+                && (hyper.is_incomplete_message()
+                    || hyper.is_canceled()
+                    || hyper.is_closed()
+                    || was_reset(hyper));
         }
         source = cause.source();
     }
     false
+}
+
+fn was_reset(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    let system = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let kind = system.map(std::io::Error::kind);
+    matches!(kind, Some(Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe))
 }
 
 /// TRACE would show a client's credentials to scripts, a CONNECT comes here only where there are no tunnels, and OPTIONS may be

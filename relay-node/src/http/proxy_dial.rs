@@ -5,12 +5,25 @@ use super::cache::FetchError;
 use super::proxy_allow::{AllowProxy, could_match, permits};
 use http::StatusCode;
 use relay_link::congestion::Congestion;
+use relay_link::resolve::{Names, ResolveError, resolve};
 use relay_trust::address::canonical;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+/// The most questions to the system's resolver at once for hosts that clients name. It answers each when it likes, and at most
+/// [`relay_link::resolve`]'s number of them for all of this process: others have to come to their turn, too.
+const MOST_LOOKUPS: usize = 24;
+/// The same for the host that the operator named, which no client can keep from being found.
+const MOST_OWN_LOOKUPS: usize = 8;
+/// After so long a question counts as answered, whatever the resolver does.
+const LONGEST_LOOKUP: Duration = Duration::from_secs(300);
+
+static LOOKUPS: Semaphore = Semaphore::const_new(MOST_LOOKUPS);
+static OWN_LOOKUPS: Semaphore = Semaphore::const_new(MOST_OWN_LOOKUPS);
 
 /// How long an upstream may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +170,7 @@ async fn allowed_addresses(
     limits: &ProxyLimits,
 ) -> Result<Vec<IpAddr>, DialError> {
     check_name(host, port, reach)?;
-    let found = look_up(host, port, limits).await?;
+    let found = look_up(host, port, reach, limits).await?;
     let allowed: Vec<IpAddr> = match reach {
         Reach::Configured => found.clone(),
         Reach::Asked(rules) => {
@@ -180,19 +193,52 @@ async fn allowed_addresses(
     }
 }
 
-async fn look_up(host: &str, port: u16, limits: &ProxyLimits) -> Result<Vec<IpAddr>, DialError> {
+async fn look_up(
+    host: &str,
+    port: u16,
+    reach: Reach<'_>,
+    limits: &ProxyLimits,
+) -> Result<Vec<IpAddr>, DialError> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![canonical(address)]);
     }
-    let late = || DialError::TimedOut {
-        what: "looking up the name of",
-        host: written(host),
-        port,
-        limit: limits.lookup,
+    let permits = match reach {
+        Reach::Configured => &OWN_LOOKUPS,
+        Reach::Asked(_) => &LOOKUPS,
     };
-    let found = timeout(limits.lookup, lookup_host((host, port))).await.map_err(|_| late())?;
-    let found = found.map_err(|source| DialError::Lookup { host: written(host), source })?;
-    Ok(found.map(|address| canonical(address.ip())).collect())
+    let found = timeout(limits.lookup, find(host, permits)).await.unwrap_or(Err(ResolveError::TimedOut));
+    match found {
+        Ok(found) => Ok(found.into_iter().map(canonical).collect()),
+        Err(ResolveError::TimedOut) => Err(DialError::TimedOut {
+            what: "looking up the name of",
+            host: written(host),
+            port,
+            limit: limits.lookup,
+        }),
+        Err(ResolveError::NotFound(source)) => Err(DialError::Lookup { host: written(host), source }),
+        Err(error @ ResolveError::Unknown) => {
+            Err(DialError::Lookup { host: written(host), source: io::Error::other(error) })
+        }
+    }
+}
+
+/// What the machine itself knows, or else what the resolver says. The question goes on when nobody waits for it any more, and
+/// so does its permit.
+async fn find(host: &str, permits: &'static Semaphore) -> Result<Vec<IpAddr>, ResolveError> {
+    let until = Instant::now() + LONGEST_LOOKUP;
+    match resolve(host, Names::Known, until).await {
+        Err(ResolveError::Unknown) => {}
+        found => return found,
+    }
+    let failed = |error| ResolveError::NotFound(io::Error::other(error));
+    let permit = permits.acquire().await.map_err(|error| failed(error.to_string()))?;
+    let host = host.to_owned();
+    let question = tokio::spawn(async move {
+        let found = resolve(&host, Names::Own, until).await;
+        drop(permit);
+        found
+    });
+    question.await.map_err(|error| failed(error.to_string()))?
 }
 
 /// As it stands in front of a port: an IPv6 address in brackets, so that what an error advises can be typed.
@@ -225,4 +271,30 @@ async fn dial_one_of(
         host: written(host),
         source: io::Error::other("it has no address"),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// A name that no hosts file has and every resolver knows not to exist (RFC 6761).
+    const NOWHERE: &str = "nowhere.invalid";
+
+    #[tokio::test]
+    async fn lookups_that_nobody_answers_stop_further_ones_and_nothing_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let rules = ["*".parse().unwrap(), "127.0.0.0/8".parse().unwrap()];
+        let limits = ProxyLimits { lookup: Duration::from_millis(100), ..ProxyLimits::default() };
+        let hung = LOOKUPS.acquire_many(u32::try_from(MOST_LOOKUPS).unwrap()).await.unwrap();
+        let late = dial(NOWHERE, port, Reach::Asked(&rules), &limits, Congestion::SYSTEM).await.unwrap_err();
+        assert!(matches!(late, DialError::TimedOut { what: "looking up the name of", .. }), "{late}");
+        let far = ProxyLimits { lookup: Duration::from_secs(120), ..limits };
+        for host in ["127.0.0.1", "localhost"] {
+            dial(host, port, Reach::Asked(&rules), &far, Congestion::SYSTEM).await.unwrap();
+        }
+        assert_eq!(OWN_LOOKUPS.available_permits(), MOST_OWN_LOOKUPS, "clients' names take none of these");
+        drop(hung);
+    }
 }

@@ -1,17 +1,16 @@
 //! What a proxy takes out of a message's fields and what it adds (RFC 9110 §7.6, RFC 7239).
 
+use super::forwarded::Sender;
 use super::number::number;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{Method, StatusCode, Version};
-use std::net::IpAddr;
 
 /// Through how many proxies a request may have come.
 pub const MOST_HOPS: usize = 32;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const MAX_FORWARDS: HeaderName = HeaderName::from_static("max-forwards");
 
 /// Fields that are for one connection only, whether or not `Connection` names them.
@@ -53,20 +52,13 @@ pub fn remove_connection_fields(fields: &mut HeaderMap) {
 }
 
 /// Prepares a request's fields for the next server.
-pub fn prepare_request(fields: &mut HeaderMap, version: Version, pseudonym: &str, client: Option<IpAddr>) {
+pub fn prepare_request(fields: &mut HeaderMap, version: Version, pseudonym: &str, sender: Sender) {
     remove_connection_fields(fields);
     // The body's own length is written anew, and the wait for 100 (Continue) is over by now.
     fields.remove(CONTENT_LENGTH);
     fields.remove(EXPECT);
     add_via(fields, version, pseudonym);
-    if let Some(client) = client.map(|client| client.to_canonical()) {
-        append_to_list(fields, X_FORWARDED_FOR, &client.to_string());
-        let node = match client {
-            IpAddr::V4(client) => client.to_string(),
-            IpAddr::V6(client) => format!("\"[{client}]\""),
-        };
-        append_to_list(fields, FORWARDED, &format!("for={node};proto=http"));
-    }
+    sender.tell(fields);
 }
 
 /// Refuses an answer whose end another might see elsewhere (RFC 9112 §6.3), or that is none; the error says why.
@@ -141,7 +133,7 @@ fn list<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'
 }
 
 /// As one line, so that readers which look at one line only see all of it.
-fn append_to_list(fields: &mut HeaderMap, name: HeaderName, member: &str) {
+pub fn append_to_list(fields: &mut HeaderMap, name: HeaderName, member: &str) {
     let mut line = Vec::new();
     for value in fields.get_all(&name) {
         line.extend_from_slice(value.as_bytes());
@@ -190,21 +182,15 @@ mod tests {
 
     #[test]
     fn a_request_says_where_it_came_through() {
-        let mut asked = fields(&[
-            ("via", "1.0 a"),
-            ("via", "1.1 b"),
-            ("x-forwarded-for", "192.0.2.1"),
-            ("expect", "100-continue"),
-        ]);
-        prepare_request(&mut asked, Version::HTTP_11, "me", Some("2001:db8::1".parse().unwrap()));
+        let mut asked = fields(&[("via", "1.0 a"), ("via", "1.1 b"), ("expect", "100-continue")]);
+        let sender = Sender::new(Some("192.0.2.7".parse().unwrap()), &[], false);
+        prepare_request(&mut asked, Version::HTTP_11, "me", sender);
         assert_eq!(asked["via"], "1.0 a, 1.1 b, 1.1 me");
-        assert_eq!(asked["x-forwarded-for"], "192.0.2.1, 2001:db8::1");
-        assert_eq!(asked["forwarded"], "for=\"[2001:db8::1]\";proto=http");
+        assert_eq!(asked["forwarded"], "for=192.0.2.7;proto=http");
         assert!(!asked.contains_key("expect"));
         let mut asked = HeaderMap::new();
-        prepare_request(&mut asked, Version::HTTP_10, "me", Some("::ffff:192.0.2.7".parse().unwrap()));
+        prepare_request(&mut asked, Version::HTTP_10, "me", sender);
         assert_eq!(asked["via"], "1.0 me");
-        assert_eq!(asked["forwarded"], "for=192.0.2.7;proto=http");
     }
 
     #[test]

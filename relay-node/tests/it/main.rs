@@ -34,8 +34,10 @@ mod proxy_forwarding;
 mod proxy_front;
 #[cfg(all(target_os = "linux", not(relay_plain)))]
 mod proxy_gone;
+mod proxy_kept;
 mod proxy_memory;
 mod proxy_peers;
+mod proxy_senders;
 mod proxy_smuggling;
 mod proxy_tunnels;
 mod raw_http;

@@ -38,6 +38,7 @@ pub struct Setup {
     pub upstream: Option<SocketAddr>,
     pub forward: bool,
     pub allow: Vec<String>,
+    pub trust_forwarded: Vec<String>,
     pub limits: ProxyLimits,
     pub cache_size: Option<u64>,
     pub gateway: Option<Route>,
@@ -82,6 +83,7 @@ impl Setup {
             upstream: self.upstream.map(|upstream| format!("http://{upstream}").parse().unwrap()),
             forward: self.forward,
             allow: self.allow.iter().map(|rule| rule.parse().unwrap()).collect(),
+            trust_forwarded: self.trust_forwarded.iter().map(|network| network.parse().unwrap()).collect(),
             limits: self.limits,
             ..ProxyConfig::default()
         };

@@ -64,7 +64,7 @@ pub fn get(address: SocketAddr, path: &str, fields: &[&str]) -> Answer {
 
 pub fn request(address: SocketAddr, method: &str, path: &str, fields: &[&str]) -> Answer {
     let line = format!("{method} {path} HTTP/1.1");
-    let mut head = vec![line.as_str(), "Host: node.test", "Connection: close"];
+    let mut head = vec![line.as_str(), "Host: a", "Connection: close"];
     head.extend(fields);
     ask(address, &head)
 }

@@ -450,11 +450,16 @@ impl Cache {
         fetch: F,
         forward: Forward,
     ) -> Result<Response<Body>, FetchError> {
-        let method = asked.parts.method.clone();
+        // Until there is an answer nobody knows whether the request changed something, also when its client has left by then.
+        let mut change = bypass::is_unsafe(&asked.parts.method)
+            .then(|| Change { cache: self, key: Some(asked.key.clone()) });
         let answer = fetch.fetch(asked.parts, body).await?;
-        if bypass::is_unsafe(&method) && (answer.status().is_success() || answer.status().is_redirection()) {
-            self.invalidate(&asked.key, answer.headers()).await;
+        if let Some(key) = change.as_mut().and_then(|change| change.key.take())
+            && (answer.status().is_success() || answer.status().is_redirection())
+        {
+            self.invalidate(&key, answer.headers()).await;
         }
+        drop(change);
         Ok(serve::passed(answer, Told::forwarded(forward)))
     }
 
@@ -480,21 +485,25 @@ impl Cache {
     }
 
     /// RFC 9111 §4.4: what an unsafe method may have changed is no longer good.
-    async fn invalidate(self: &Arc<Self>, key: &Key, answer: &HeaderMap) {
+    async fn invalidate(&self, key: &Key, answer: &HeaderMap) {
         let mut keys = vec![key.clone()];
         keys.extend(bypass::also_changed(key, answer));
+        drop(tokio::task::spawn_blocking(self.removal(keys)).await);
+    }
+
+    /// What arrives for these keys is not kept from now on; what is stored goes with the call of what is returned, which blocks.
+    fn removal(&self, keys: Vec<Key>) -> impl FnOnce() + Send + 'static {
         for key in &keys {
             for fill in self.fills().get(&key.id()).into_iter().flatten() {
                 fill.invalidate();
             }
         }
         let store = Arc::clone(&self.store);
-        let removal = tokio::task::spawn_blocking(move || {
+        move || {
             for key in keys {
                 store.remove(&key);
             }
-        });
-        drop(removal.await);
+        }
     }
 
     fn fills(&self) -> MutexGuard<'_, Fills> {
@@ -512,6 +521,20 @@ fn usable<F: Fetch>(
     let fills = running.iter().rev().filter(|fill| fill.key.text() == asked.key.text());
     let mut growing = fills.filter_map(|fill| fill.growing());
     growing.find(|growing| growing.head().verdict(asked, fetch, now) == Some(Verdict::Fresh))
+}
+
+/// An unsafe request on its way. Dropped without an answer, it counts as one that changed what it names.
+struct Change<'a> {
+    cache: &'a Cache,
+    key: Option<Key>,
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        if let (Some(key), Ok(runtime)) = (self.key.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(self.cache.removal(vec![key]));
+        }
+    }
 }
 
 async fn note_uses(store: std::sync::Weak<Store>) {
