@@ -3,7 +3,7 @@
 //! The body is written to a file and its followers read that file, each at its own pace: a slow one holds up nobody. When
 //! the file can grow no more (the disk is full, the response turns out larger than the cache), the rest goes through a window of
 //! [`WINDOW`] bytes in memory to those who follow already. Then the slowest decides the pace, and one that takes nothing
-//! for [`PATIENCE`] is cut off so that the others go on.
+//! for [`PATIENCE`] while others wait for it is cut off so that they go on.
 
 use super::entry::Head;
 use super::piece::{PIECE, read_piece};
@@ -200,7 +200,9 @@ impl Growing {
 
     fn cut_slowest(&self) {
         let mut window = self.window();
-        if let Some(slowest) = window.followers.values().min().copied() {
+        let slowest = window.followers.values().min().copied();
+        // Patience protects others: who holds up nobody but itself may take its connection's time.
+        if let Some(slowest) = slowest.filter(|slowest| window.followers.values().any(|at| at > slowest)) {
             window.followers.retain(|_, at| *at > slowest);
         }
     }

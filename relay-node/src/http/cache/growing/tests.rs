@@ -102,3 +102,24 @@ async fn who_takes_nothing_holds_up_the_others_for_a_bounded_time() {
     }
     assert!(result.is_err(), "a cut follower must not end as if all were there");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_the_only_reader_may_pause_for_as_long_as_its_connection() {
+    let (growing, _file) = growing("paused");
+    let mut only = growing.follow(None).unwrap();
+    let total = 3 * WINDOW;
+    let source = Arc::clone(&growing);
+    let passing = tokio::spawn(async move {
+        for at in (0..total).step_by(65_536) {
+            source.pass(pattern(at..at + 65_536).into()).await.unwrap();
+        }
+        source.ended(End::Whole);
+    });
+    tokio::time::sleep(5 * PATIENCE).await;
+    let mut seen = Vec::new();
+    while let Some(piece) = only.next().await.unwrap() {
+        seen.extend_from_slice(&piece);
+    }
+    assert!(seen == pattern(0..total));
+    passing.await.unwrap();
+}
