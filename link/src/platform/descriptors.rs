@@ -58,6 +58,11 @@ pub fn raise_limit(_connections: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How many descriptors this process may have; the largest number there is where that is not known.
+pub fn limit() -> u64 {
+    LIMIT.load(Ordering::Relaxed)
+}
+
 /// Whether so few descriptors are left beyond this new one that it should not be used for that.
 #[cfg(unix)]
 pub fn is_scarce(new: &impl std::os::fd::AsRawFd, purpose: Purpose) -> bool {

@@ -82,6 +82,42 @@ fn what_a_disk_lost_is_not_served_but_fetched_anew() {
     }
 }
 
+/// Its length was told before the file shrank; nobody is promised what is not there any more.
+#[test]
+fn a_file_that_became_shorter_is_noticed_before_the_first_byte() {
+    let dir = TempDir::new().unwrap();
+    let upstream = serving(pattern(3_000_000));
+    let front = in_dir(upstream.address, dir.path(), 1 << 30);
+    get(front.address, "/", &[]);
+    for count in 2..4 {
+        front.settle();
+        assert!(get(front.address, "/", &[]).is_hit());
+        let body = walk(dir.path()).into_iter().find(|file| file.extension().is_some_and(|e| e == "body"));
+        std::fs::File::options().write(true).open(body.unwrap()).unwrap().set_len(2_000_000).unwrap();
+        let got = get(front.address, "/", &[]);
+        assert!(got.whole && got.body == pattern(3_000_000), "{}", got.cache_status());
+        assert_eq!(upstream.count(), count);
+    }
+}
+
+#[test]
+fn a_directory_that_was_removed_is_made_again() {
+    let place = TempDir::new().unwrap();
+    let dir = place.path().join("cache");
+    let upstream = serving(pattern(100_000));
+    let front = in_dir(upstream.address, &dir, 1 << 30);
+    get(front.address, "/a", &[]);
+    front.settle();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(get(front.address, "/a", &[]).is_hit(), "its file is open still");
+    get(front.address, "/b", &[]);
+    assert!(get(front.address, "/b", &[]).is_hit());
+    front.drop_stored();
+    let front = in_dir(upstream.address, &dir, 1 << 30);
+    assert!(get(front.address, "/b", &[]).is_hit());
+    assert_eq!(upstream.count(), 2);
+}
+
 /// An upstream that dies in the middle, in every way that a body can be delimited.
 #[test]
 fn a_body_that_breaks_off_is_never_stored() {

@@ -213,9 +213,11 @@ impl Entry {
         }
     }
 
-    /// Whether its body turned out not to be what was stored.
+    /// Whether its body turned out not to be what was stored, or its file is shorter than that by now.
     pub fn is_broken(&self) -> bool {
-        self.in_file().and_then(|(_, seals)| seals).is_some_and(|seals| seals.is_broken())
+        let Some((file, seals)) = self.in_file() else { return false };
+        let is_short = || file.metadata().is_ok_and(|file| file.len() < Self::file_length(self.head.length));
+        seals.is_some_and(|seals| seals.is_broken()) || is_short()
     }
 }
 

@@ -26,10 +26,11 @@ pub use growth::Growth;
 use super::entry::{Entry, Head, LONGEST_RECORD, Record};
 use super::key::{Key, KeyId};
 use crate::platform::lock::Lock;
-use directory::{check_marker, failed, lock, read_index, sweep, write_marker};
+use directory::{check_marker, failed, lock, make_parts, read_index, sweep, write_marker};
 use index::Index;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache as HotEntries;
+use relay_link::platform::descriptors;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ pub const MOST_VARIANTS: usize = 32;
 /// What a file is counted as at least, in bytes.
 const BLOCK: u64 = 4096;
 
-/// What an entry with an open file weighs in memory: it bounds how many files are held open.
+/// The least that an entry with an open file weighs in memory: it bounds how many files are held open.
 const OPEN_FILE_WEIGHT: u64 = 256 * 1024;
 
 /// After this long a use is noted on the disk, so that a restart knows what was used.
@@ -101,15 +102,25 @@ pub struct Store {
     index: Mutex<Index>,
     hot: HotEntries<u64, Arc<Entry>, Weight>,
     next: AtomicU64,
-    _lock: Lock,
+    lock: Mutex<Lock>,
 }
 
 #[derive(Debug, Clone)]
-struct Weight;
+struct Weight {
+    /// What an entry with an open file weighs.
+    open_file: u64,
+}
+
+impl Weight {
+    /// Of `memory` bytes all, open files may weigh as much as makes them an eighth of the descriptors that the process has.
+    fn new(memory: u64, descriptors: u64) -> Self {
+        Self { open_file: OPEN_FILE_WEIGHT.max(memory / (descriptors / 8).max(1)) }
+    }
+}
 
 impl Weighter<u64, Arc<Entry>> for Weight {
     fn weight(&self, _: &u64, entry: &Arc<Entry>) -> u64 {
-        let body = if entry.in_file().is_some() { OPEN_FILE_WEIGHT } else { entry.head().length };
+        let body = if entry.in_file().is_some() { self.open_file } else { entry.head().length };
         body + entry.record_size() + 512
     }
 }
@@ -122,21 +133,18 @@ impl Store {
         check_marker(dir)?;
         let lock = lock(dir)?;
         write_marker(dir)?;
-        let tmp = dir.join("tmp");
-        let entries = dir.join("entries");
-        for part in [&tmp, &entries] {
-            fs::create_dir_all(part).map_err(failed("make the directory", part))?;
-        }
-        sweep(&tmp)?;
-        let (index, last) = read_index(&entries)?;
+        make_parts(dir)?;
+        sweep(&dir.join("tmp"))?;
+        let (index, last) = read_index(&dir.join("entries"))?;
+        let memory = memory.max(1024 * 1024);
         let store = Self {
             dir: dir.to_owned(),
             limit,
             opened: Instant::now(),
             index: Mutex::new(index),
-            hot: HotEntries::with_weighter(1024, memory.max(1024 * 1024), Weight),
+            hot: HotEntries::with_weighter(1024, memory, Weight::new(memory, descriptors::limit())),
             next: AtomicU64::new(last + 1),
-            _lock: lock,
+            lock: Mutex::new(lock),
         };
         // The limit may be smaller than it was.
         drop(store.make_room(0));
@@ -202,6 +210,23 @@ impl Store {
                 None
             }
         }
+    }
+
+    /// Makes the directory again after somebody has removed it under the running process; what is in memory is still served.
+    fn make_again(&self) -> Result<(), StoreError> {
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.dir.join("tmp").is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.dir).map_err(failed("make the directory", &self.dir))?;
+        check_marker(&self.dir)?;
+        if !self.dir.join("lock").exists() {
+            *held = lock(&self.dir)?;
+        }
+        write_marker(&self.dir)?;
+        make_parts(&self.dir)?;
+        tracing::warn!(dir = %self.dir.display(), "the cache's directory was removed and is made again");
+        Ok(())
     }
 
     /// Begins a new body.

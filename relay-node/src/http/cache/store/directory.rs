@@ -46,6 +46,14 @@ pub(super) fn write_marker(dir: &Path) -> Result<(), StoreError> {
     fs::write(&path, MARKER_TEXT).map_err(failed("write", &path))
 }
 
+/// The directories that a cache's directory holds.
+pub(super) fn make_parts(dir: &Path) -> Result<(), StoreError> {
+    for part in [dir.join("tmp"), dir.join("entries")] {
+        fs::create_dir_all(&part).map_err(failed("make the directory", &part))?;
+    }
+    Ok(())
+}
+
 /// Where the system has no such lock, two processes on one cache waste each other's work but serve nothing torn: no name
 /// is used for a second body.
 pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {

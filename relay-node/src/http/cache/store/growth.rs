@@ -8,6 +8,7 @@ use crate::http::seals::Sealer;
 use crate::platform::positioned::write_all_at;
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,12 +31,15 @@ impl Growth {
     pub(super) fn new(store: &Arc<Store>) -> Result<Self, StoreError> {
         let number = store.next.fetch_add(1, Ordering::Relaxed);
         let path = store.dir.join("tmp").join(format!("{number:016x}"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(failed("create", &path))?;
+        let create = || OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = match create() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                store.make_again()?;
+                create()
+            }
+            created => created,
+        };
+        let file = file.map_err(failed("create", &path))?;
         Ok(Self {
             store: Arc::clone(store),
             path,

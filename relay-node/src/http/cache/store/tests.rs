@@ -213,7 +213,7 @@ fn an_unfinished_body_is_swept_away_at_the_next_start() {
         std::mem::forget(growth);
         assert_eq!(files(&place).len(), 1);
         // The lock is let go with the process; here the forgotten growth holds the store, and with it the lock.
-        rustix::fs::flock(store._lock.file(), rustix::fs::FlockOperation::Unlock).unwrap();
+        rustix::fs::flock(store.lock.lock().unwrap().file(), rustix::fs::FlockOperation::Unlock).unwrap();
     }
     let store = open(&place, 1 << 30);
     assert!(store.is_empty() && files(&place).is_empty());
@@ -309,4 +309,13 @@ fn variants_of_one_key_live_side_by_side_within_a_bound() {
     }
     assert_eq!(store.rows(&key).len(), MOST_VARIANTS);
     assert_eq!(get(&store, &key).unwrap(), (MOST_VARIANTS + 4).to_string().as_bytes());
+}
+
+#[test]
+fn open_files_weigh_what_the_descriptors_are_worth() {
+    let most_open = |descriptors| MEMORY / Weight::new(MEMORY, descriptors).open_file;
+    const MEMORY: u64 = 64 * 1024 * 1024;
+    for (descriptors, expected) in [(32, 4), (256, 32), (1024, 128), (2048, 256), (u64::MAX, 256), (0, 1)] {
+        assert_eq!(most_open(descriptors), expected, "{descriptors}");
+    }
 }
