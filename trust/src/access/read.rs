@@ -97,7 +97,7 @@ impl Reader<'_> {
         for (key, item) in table {
             match (key, item) {
                 ("who", Item::ArrayOfTables(tables)) => {
-                    whos.extend(tables.iter().map(|table| self.who(table)))
+                    whos.extend(tables.iter().map(|table| self.who(table)));
                 }
                 ("who", _) => self.wrong(span_of_key(table, key), "write each entry as [[who]]"),
                 _ => self.wrong(
@@ -166,7 +166,7 @@ impl Reader<'_> {
                 "write" => who.write = self.several(item),
                 "relay" => (who.relay, who.nodes) = self.relay(item),
                 "register" => {
-                    who.register = self.several::<NodeName>(item).into_iter().map(|n| n.0).collect()
+                    who.register = self.several::<NodeName>(item).into_iter().map(|n| n.0).collect();
                 }
                 "expires" => who.expires = self.expires(item),
                 "connections" => who.connections = self.connections(item),
