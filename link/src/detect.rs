@@ -9,6 +9,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+/// What TLS begins with: the type of a record that carries a handshake (RFC 8446, section 5.1).
+pub const TLS_HANDSHAKE: u8 = 0x16;
+
 /// What a connection turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detected {

@@ -8,6 +8,7 @@
 //! | [`shares`] | how much one peer may take of what all share |
 //! | [`congestion`] | which congestion control sockets get |
 //! | [`detect`] | the first byte of an accepted connection |
+//! | [`tls`] | handshakes that make one link of another |
 //! | [`pump`] | from one link to another and back, unseen |
 //! | [`idle`], [`closing`] | when nothing moves, and ends that arrive |
 //! | [`platform`] | the kernel's special calls, each with a plain fallback |
@@ -26,3 +27,4 @@ pub mod resolve;
 pub mod shares;
 
 mod race;
+pub mod tls;
