@@ -66,7 +66,13 @@ pub async fn facts(route: &Route) -> Result<FileFacts> {
 }
 
 async fn open(route: &Route, first_requests: &[u8]) -> Result<Pipe> {
-    let way =
-        Walk { route, id: random_id()?, silence: SILENCE, first_requests, congestion: Congestion::SYSTEM };
+    let way = Walk {
+        route,
+        id: random_id()?,
+        silence: SILENCE,
+        first_requests,
+        encryption: None,
+        congestion: Congestion::SYSTEM,
+    };
     Ok(walk(&way, |_| {}).await?)
 }

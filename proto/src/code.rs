@@ -98,6 +98,8 @@ impl Status {
     pub const BAD_REQUEST: Status = Status(400);
     /// Nothing of that name is offered.
     pub const NOT_FOUND: Status = Status(404);
+    /// The origin does not serve this client in this way.
+    pub const FORBIDDEN: Status = Status(403);
     /// No request came in time.
     pub const REQUEST_TIMEOUT: Status = Status(408);
     /// The file is not the version that the caller named.
@@ -129,6 +131,7 @@ impl Status {
             206 => "partial content",
             304 => "not modified",
             400 => "bad request",
+            403 => "forbidden",
             404 => "not found",
             408 => "no request came in time",
             412 => "the file is another version",

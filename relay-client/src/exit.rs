@@ -54,6 +54,8 @@ exits! {
     Origin = 9, "origin", "the origin could not answer: overloaded, failing, or breaking the protocol";
     /// Some of a directory could not be had, or not be listed.
     Incomplete = 10, "incomplete", "some of a directory could not be fetched or listed (it is named, or counted where it has no name); all else is there";
+    /// The origin proved another key than expected, or none.
+    Key = 11, "key", "the origin did not prove the key that is pinned or known, or encryption is missing; nothing was asked of it";
     /// Ctrl-C or SIGTERM.
     Interrupted = 130, "interrupted", "interrupted by Ctrl-C or SIGTERM; what was verified is kept in NAME.part";
 }

@@ -24,6 +24,16 @@ pub enum Failure {
     /// The chain did not come to stand.
     #[error("{0}{hint}", hint = hint(.0))]
     Walk(WalkError),
+    /// Whoever is at the end of the chain is not who was expected there.
+    #[error("hop {position} ({origin}): {what}; nothing was asked of it")]
+    Key {
+        /// The origin's place in the route, from 1.
+        position: usize,
+        /// The origin.
+        origin: Hop,
+        /// What it showed, what was expected, and what to do.
+        what: String,
+    },
     /// The chain stood, and then broke or went silent.
     #[error("{error}, after {received} of data{aftermath}", received = show::bytes(*.received), aftermath = sentence(.aftermath))]
     Broken {
@@ -239,6 +249,7 @@ impl Failure {
                 FailureCode::Denied | FailureCode::TooManyHops => Exit::Denied,
                 _ => Exit::Unreachable,
             },
+            Failure::Key { .. } => Exit::Key,
             Failure::Broken { error, .. } => match error {
                 AnswerError::Silent(_) => Exit::TimedOut,
                 AnswerError::Read(relay_chain::frames::ReadError::Frame(_)) | AnswerError::Protocol(_) => {
@@ -273,7 +284,7 @@ impl Failure {
     pub fn position(&self) -> Option<usize> {
         match self {
             Failure::Walk(error) => Some(error.position),
-            Failure::Refused { position, .. } => Some(*position),
+            Failure::Refused { position, .. } | Failure::Key { position, .. } => Some(*position),
             Failure::Deadline { last: Some(last), .. } => last.position(),
             _ => None,
         }

@@ -4,7 +4,7 @@ use crate::event::Begun;
 use crate::failure::Failure;
 use crate::progress::Reporter;
 use crate::stop::Until;
-use relay_chain::chain::{Walk, random_id, walk};
+use relay_chain::chain::{PipeError, Walk, random_id, walk};
 use relay_chain::requests::{AnswerError, Answers, Body};
 use relay_link::congestion::Congestion;
 use relay_link::link::Link;
@@ -63,8 +63,9 @@ impl<'a> Session<'a> {
         let id =
             random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
         on_step(Begun::Dialling(id));
-        let plan = Walk { route, id, silence, first_requests: first, congestion };
-        let pipe = walk(&plan, |step| on_step(Begun::Step(step))).await.map_err(Failure::Walk)?;
+        let plan = Walk { route, id, silence, first_requests: first, encryption: None, congestion };
+        let pipe =
+            walk(&plan, |step| on_step(Begun::Step(step))).await.map_err(|error| not_built(error, route))?;
         let answers = Answers::new(pipe.link, silence);
         Ok(Session { route, answers, silence, received: 0, walked: pipe.after })
     }
@@ -80,8 +81,12 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Failure::Broken`].
     pub async fn send(&mut self, frame: &[u8]) -> Result<(), Failure> {
-        let stream = self.answers.get_mut();
-        let written = match timeout(self.silence, stream.write_all(frame)).await {
+        let link = self.answers.get_mut();
+        let written = async {
+            link.write_all(frame).await?;
+            link.flush().await
+        };
+        let written = match timeout(self.silence, written).await {
             Ok(written) => written.map_err(AnswerError::from),
             Err(_) => Err(AnswerError::Silent(self.silence)),
         };
@@ -135,6 +140,18 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Why no pipe stands on this route.
+#[must_use]
+pub fn not_built(error: PipeError, route: &Route) -> Failure {
+    match error {
+        PipeError::Walk(error) => Failure::Walk(error),
+        PipeError::Key(mismatch) => {
+            let position = route.hops().len();
+            Failure::Key { position, origin: route.hop(position).clone(), what: mismatch.to_string() }
+        }
+    }
+}
+
 /// The longest walk after a chain broke.
 const AFTERMATH_SILENCE: Duration = Duration::from_secs(3);
 
@@ -143,7 +160,8 @@ pub async fn aftermath(route: &Route, silence: Duration, until: &Until) -> Resul
     let id = random_id()
         .map_err(|e: io::Error| Failure::local("read", Path::new("the system's random numbers"), e))?;
     let silence = silence.min(AFTERMATH_SILENCE);
-    let plan = Walk { route, id, silence, first_requests: &[], congestion: Congestion::SYSTEM };
+    let plan =
+        Walk { route, id, silence, first_requests: &[], encryption: None, congestion: Congestion::SYSTEM };
     until
         .bound(async {
             Ok(match walk(&plan, |_| {}).await {

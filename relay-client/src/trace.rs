@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::plan::{congestion, silence};
 use crate::progress::conclude;
 use crate::route_source;
+use crate::session::not_built;
 use crate::show;
 use crate::stop::{Stop, Until};
 use relay_chain::chain::{Step, Walk, random_id, walk};
@@ -31,9 +32,9 @@ async fn trace(arguments: &TraceArguments, stop: &Stop) -> Result<(), Failure> {
     let id = random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
     let mut view = View { route: &route, json: arguments.json, address: None, lost: None };
     view.begin(id);
-    let plan = Walk { route: &route, id, silence, first_requests: &[], congestion };
+    let plan = Walk { route: &route, id, silence, first_requests: &[], encryption: None, congestion };
     let walked = Until::new(stop, arguments.time.deadline)
-        .bound(async { walk(&plan, |step| view.step(step)).await.map_err(Failure::Walk) })
+        .bound(async { walk(&plan, |step| view.step(step)).await.map_err(|error| not_built(error, &route)) })
         .await;
     let pipe = walked.inspect_err(|failure| view.end(failure))?;
     if !arguments.json {

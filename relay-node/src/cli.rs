@@ -7,7 +7,7 @@ use crate::http::proxy::Upstream;
 use crate::http::proxy_allow::AllowProxy;
 use crate::log_files::KeepLimit;
 use bytesize::ByteSize;
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
 use relay_link::congestion::CongestionWish;
 use relay_trust::next_hop::AllowNext;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// One small server for every role in a chain: origin, relay and web server.
 #[derive(Debug, Parser)]
-#[command(name = "relay-node", version, max_term_width = 110, after_help = AFTER_HELP)]
+#[command(name = "relay-node", version, max_term_width = 110, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// The port to listen on, on 127.0.0.1 unless --listen says otherwise; 0 takes a free one
     ///
@@ -34,6 +34,21 @@ pub struct Cli {
     #[command(flatten)]
     #[expect(missing_docs, reason = "its text would become the command's")]
     pub settings: Settings,
+
+    /// Something else than to be a node.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What else the program does.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Print the node's public key, which is made if there is none yet
+    Key {
+        /// The file that keeps the secret key [default: node.key in $STATE_DIRECTORY, else ~/.local/state/relay-chain]
+        #[arg(long, value_name = "FILE", env = "RELAY_NODE_KEY")]
+        key: Option<PathBuf>,
+    },
 }
 
 const AFTER_HELP: &str = "\
@@ -104,6 +119,15 @@ pub struct Settings {
     /// The most hops that a route may still have when it comes here [default: 64]
     #[arg(long, value_name = "N", env = "RELAY_NODE_MAX_HOPS", help_heading = "Relay")]
     pub max_hops: Option<usize>,
+
+    /// The file that keeps the node's secret key, which is made at the first start [default: node.key in $STATE_DIRECTORY,
+    /// else ~/.local/state/relay-chain]
+    #[arg(long, value_name = "FILE", env = "RELAY_NODE_KEY", help_heading = "Trust")]
+    pub key: Option<PathBuf>,
+
+    /// Refuse to serve files in the clear (relay-client --plain); relaying and HTTP are not affected
+    #[arg(long, env = "RELAY_NODE_REQUIRE_ENCRYPTION", help_heading = "Trust")]
+    pub require_encryption: bool,
 
     /// The most connections at once; further ones are told that the node is busy [default: 8192]
     #[arg(long, value_name = "N", env = "RELAY_NODE_MAX_CONNECTIONS", help_heading = "Limits")]
@@ -340,6 +364,8 @@ impl Settings {
             congestion,
             allow_next,
             max_hops,
+            key,
+            require_encryption,
             max_connections,
             max_connections_per_peer,
             max_visits,

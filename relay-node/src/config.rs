@@ -5,6 +5,7 @@ use crate::http::forwarded::TrustForwarded;
 use crate::http::proxy::{ProxyConfig, Upstream};
 use crate::http::proxy_allow::AllowProxy;
 use crate::http::proxy_dial::ProxyLimits;
+use crate::identity;
 use crate::log_files::Keep;
 use crate::root::DocumentRoot;
 use anyhow::{Context, anyhow, bail};
@@ -12,6 +13,7 @@ use bytesize::ByteSize;
 use relay_link::congestion::Congestion;
 use relay_proto::limits::MAX_HOPS;
 use relay_proto::route::Route;
+use relay_trust::key::SecretKey;
 use relay_trust::next_hop::NextHopPolicy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -35,6 +37,10 @@ pub struct Config {
     pub root_path: Option<PathBuf>,
     /// Whether hidden files are served, too.
     pub hidden: bool,
+    /// Who the node is.
+    pub key: SecretKey,
+    /// Whether files are served through encryption alone.
+    pub require_encryption: bool,
     /// Where to relay to.
     pub policy: NextHopPolicy,
     /// The most hops that a route may still have.
@@ -131,6 +137,8 @@ impl Config {
             } else {
                 NextHopPolicy::new(settings.allow_next)
             },
+            key: identity::read_or_create(settings.key)?,
+            require_encryption: settings.require_encryption,
             max_hops: settings.max_hops.unwrap_or(MAX_HOPS),
             max_connections: settings.max_connections.unwrap_or(8192),
             max_connections_per_peer: settings.max_connections_per_peer,

@@ -7,7 +7,7 @@ use crate::http::cache::{Cache, Clock};
 use crate::http::gateway::Gateway;
 use crate::http::proxy::Proxy;
 use crate::http::{self, HttpConfig, HttpFace};
-use crate::origin::{self, HashIndex, Origin, OriginLimits};
+use crate::origin::{self, HashIndex, Origin, OriginLimits, Security};
 use crate::peer_lines::{LineBudgets, PeerLines};
 use crate::record::{Fault, Outcome, Record, Role};
 use crate::relay::{self, RelayLimits};
@@ -21,6 +21,7 @@ use relay_proto::code::FailureCode;
 use relay_proto::hop::{Failed, Hello, Open, agent_name};
 use relay_proto::limits::DEFAULT_SILENCE;
 use relay_trust::next_hop::NextHopPolicy;
+use relay_trust::tls::{self, Use};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub struct Node {
     origin: Origin,
     line_budgets: LineBudgets,
     visits: Arc<Visits>,
+    security: Security,
     origin_limits: OriginLimits,
     http: Arc<HttpFace>,
     cache: Option<Arc<Cache>>,
@@ -96,6 +98,11 @@ impl Node {
             },
             line_budgets: LineBudgets::default(),
             visits: Visits::new(config.max_visits),
+            security: Security {
+                tls: tls::server(Use::Pipe, &config.key)?,
+                is_required: config.require_encryption,
+                handshake: config.request_timeout,
+            },
             origin_limits: OriginLimits { request: config.keep_alive_timeout, progress: config.idle_timeout },
             http: Arc::new(face),
             cache,
@@ -176,7 +183,7 @@ async fn serve_relay_face(mut link: Link, node: &Node) {
     if open.hops.is_empty() {
         let _counted = node.census.enter(As::Origin);
         record.role = Role::Origin;
-        serve_files(&mut link, node, &mut record).await;
+        serve_files(link, node, &mut record).await;
     } else {
         let _counted = node.census.enter(As::Relay);
         record.role = Role::Relay;
@@ -184,11 +191,11 @@ async fn serve_relay_face(mut link: Link, node: &Node) {
     }
 }
 
-async fn serve_files(link: &mut Link, node: &Node, record: &mut Record) {
-    let (peer, served) = (record.peer.ip(), &mut record.served);
-    let lines = node.line_budgets.of(peer);
+async fn serve_files(link: Link, node: &Node, record: &mut Record) {
+    let lines = node.line_budgets.of(record.peer.ip());
     let origin = Origin { lines: lines.clone(), ..node.origin.clone() };
-    let result = origin::serve(link, Some(peer), &origin, node.origin_limits, &node.stop, served).await;
+    let (limits, served) = (node.origin_limits, &mut record.served);
+    let result = origin::serve_pipe(link, &origin, &node.security, limits, &node.stop, served).await;
     lines.tell();
     match (&result, record.served.status) {
         (Err(error), _) => record.end(Outcome::Broken(error.to_string()), Fault::Client),

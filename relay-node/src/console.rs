@@ -48,6 +48,7 @@ fn ask_port_on(input: &mut impl BufRead, output: &mut impl Write, default: u16) 
 #[must_use]
 pub fn announcement(addresses: &[SocketAddr], config: &Config) -> Vec<String> {
     let mut lines: Vec<String> = addresses.iter().map(|address| format!("listening on {address}")).collect();
+    lines.push(format!("key {}", config.key.public()));
     lines.push(serving(config));
     let why = if config.policy == NextHopPolicy::nowhere() {
         ": it listens on more than loopback, and --allow-next names no next hop"
@@ -80,7 +81,17 @@ fn serving(config: &Config) -> String {
         };
     };
     let shown = path.canonicalize().unwrap_or_else(|_| path.clone());
-    format!("serving {}{}", shown.display(), if config.hidden { ", hidden files too" } else { "" })
+    let hidden = if config.hidden { ", hidden files too" } else { "" };
+    let encrypted = if config.require_encryption { "; through chains only encrypted" } else { "" };
+    format!("serving {}{hidden}{encrypted}", shown.display())
+}
+
+/// Prints the one line that was asked for.
+///
+/// # Errors
+/// Standard output's.
+pub fn print(line: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout().lock(), "{line}").context("cannot print")
 }
 
 /// Says these lines to the operator and to the log. Only once the node is ready: whoever waits for them may connect. A line that

@@ -11,6 +11,7 @@
 //! | [`cli`], [`config`] | what was typed, and what it means |
 //! | [`server`] | listen, accept, limits, drain |
 //! | [`connection`] | one accepted connection: which face it wants, its line in the log |
+//! | [`identity`] | the node's own key |
 //! | [`relay`] | relaying: the rules, the dial, then blind |
 //! | [`origin`] | the file layer's answers |
 //! | [`root`] | the document root; nothing else opens served files |
@@ -29,6 +30,7 @@ pub mod config;
 pub mod connection;
 pub mod console;
 pub mod http;
+pub mod identity;
 pub mod log_files;
 pub mod log_queue;
 pub mod logging;

@@ -2,10 +2,10 @@
 
 use anyhow::Context;
 use clap::Parser;
-use relay_node::cli::Cli;
+use relay_node::cli::{Cli, Command};
 use relay_node::config::{Config, DEFAULT_PORT};
 use relay_node::server::{Ended, Listeners, Server};
-use relay_node::{console, logging, stop};
+use relay_node::{console, identity, logging, stop};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,7 +18,14 @@ const EXIT_USAGE: u8 = 2;
 const SHUTDOWN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let config = match Config::resolve(Cli::parse(), || console::ask_port(DEFAULT_PORT)) {
+    let mut cli = Cli::parse();
+    if let Some(command) = cli.command.take() {
+        return match run_command(command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, EXIT_FAILED),
+        };
+    }
+    let config = match Config::resolve(cli, || console::ask_port(DEFAULT_PORT)) {
         Ok(config) => config,
         Err(error) => return complain(&error, EXIT_USAGE),
     };
@@ -26,6 +33,12 @@ fn main() -> ExitCode {
         Ok(Ended { cut: 0, .. }) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(EXIT_FAILED),
         Err(error) => complain(&error, EXIT_FAILED),
+    }
+}
+
+fn run_command(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Key { key } => console::print(&identity::read_or_create(key)?.public().to_string()),
     }
 }
 

@@ -1,11 +1,12 @@
 //! A program that runs: what it wrote, signals to it, its end.
 
-use crate::LIMIT;
+use crate::{LIMIT, programs};
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// A running program. It is killed, by its pid, when this is dropped.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub struct Process {
     child: Child,
     written: Arc<Written>,
     name: String,
+    /// Where it keeps what it remembers; gone with it.
+    _state: TempDir,
 }
 
 /// How a program ended, and all it wrote.
@@ -70,6 +73,20 @@ pub enum Signal {
     User1,
 }
 
+/// Sees to it that a program neither finds nor leaves anything in a developer's home: what it remembers of others is its own, unless
+/// the test says where. A node's key is that of all nodes of tests, so that one that is started again is the same; a test in which
+/// nodes are to differ gives them keys with `--key`.
+fn keep_state_apart(command: &mut Command) -> TempDir {
+    let state = tempfile::tempdir().expect("a directory for a program's state");
+    let node_state = programs::profile_directory().join("test-state");
+    for (name, directory) in [("XDG_STATE_HOME", state.path()), ("STATE_DIRECTORY", &node_state)] {
+        if !command.get_envs().any(|(known, _)| known == name) {
+            command.env(name, directory);
+        }
+    }
+    state
+}
+
 impl Process {
     /// Starts `command` with everything it writes captured and nothing to read.
     ///
@@ -78,6 +95,7 @@ impl Process {
     #[must_use]
     pub fn start(mut command: Command) -> Process {
         let name = command.get_program().to_string_lossy().into_owned();
+        let state = keep_state_apart(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{name} does not start: {e}"));
         let written = Arc::new(Written::default());
@@ -85,7 +103,7 @@ impl Process {
         let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         Written::collect(&written, out, Stream::Out);
         Written::collect(&written, err, Stream::Err);
-        Process { child, written, name }
+        Process { child, written, name, _state: state }
     }
 
     /// Its process id.

@@ -38,7 +38,7 @@ fn locate(name: &str) -> PathBuf {
 }
 
 /// The directory that holds a profile's programs, `target/debug` say.
-fn profile_directory() -> PathBuf {
+pub(crate) fn profile_directory() -> PathBuf {
     let test = env::current_exe().expect("the test's own path");
     let mut directory = test.parent().expect("a program stands in a directory");
     if directory.file_name().is_some_and(|name| name == "deps") {

@@ -16,6 +16,7 @@
 //! | [`access`] | access rules: who may do what |
 //! | [`token`] | tokens and their hashes |
 //! | [`layer`] | sealed routes, and answers that only the client can read |
+//! | [`state_directory`] | where keys and known nodes are kept |
 //! | [`tls`] | configurations for TLS in which keys prove themselves |
 
 #![warn(missing_docs)]
@@ -28,6 +29,7 @@ pub mod key_file;
 pub mod known;
 pub mod layer;
 pub mod next_hop;
+pub mod state_directory;
 pub mod succession;
 pub mod tls;
 pub mod token;

@@ -118,7 +118,7 @@ fn plan(shared: &Shared, way: usize, item: &Item, target: PathBuf) -> Result<Pla
 /// Whether the next file would end in the same way. The download has tried again already, as often as it was to.
 fn concerns_all(failure: &Failure) -> bool {
     match failure {
-        Failure::Walk(_) | Failure::Deadline { .. } | Failure::Interrupted => true,
+        Failure::Walk(_) | Failure::Key { .. } | Failure::Deadline { .. } | Failure::Interrupted => true,
         Failure::Broken { error, .. } => {
             !matches!(error, AnswerError::Changed | AnswerError::OriginRead | AnswerError::Damaged)
         }

@@ -186,7 +186,10 @@ impl Tree {
     /// Whether the next round goes by another way at once; so it does until every way has failed in turn.
     fn goes_another_way(&mut self, failure: &Failure, advanced: bool) -> bool {
         let ways = self.shared.plan.ways.len();
-        if !matches!(failure, Failure::Walk(_) | Failure::Broken { .. } | Failure::Refused { .. }) {
+        if !matches!(
+            failure,
+            Failure::Walk(_) | Failure::Key { .. } | Failure::Broken { .. } | Failure::Refused { .. }
+        ) {
             return false;
         }
         let old = self.way % ways.max(1) + 1;

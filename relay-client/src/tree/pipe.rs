@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::left_out::LeftOut;
 use crate::platform::read_exact_at;
 use crate::progress::Reporter;
-use crate::session::request;
+use crate::session::{not_built, request};
 use relay_chain::chain::{Walk, random_id, walk};
 use relay_chain::requests::{AnswerError, Answers, Body};
 use relay_link::link::{LinkReader, LinkWriter};
@@ -131,9 +131,9 @@ impl<'a> Pipe<'a> {
         let label = shared.plan.label(way);
         reporter.step(label, Begun::Dialling(id), route);
         let TreePlan { silence, congestion, .. } = shared.plan;
-        let plan = Walk { route, id, silence, first_requests: &first, congestion };
+        let plan = Walk { route, id, silence, first_requests: &first, encryption: None, congestion };
         let walked = walk(&plan, |step| reporter.step(label, Begun::Step(step), route)).await;
-        let pipe = walked.map_err(Failure::Walk)?;
+        let pipe = walked.map_err(|error| not_built(error, route))?;
         let (reader, writer) = pipe.link.into_split();
         let answers = Answers::new(BufReader::with_capacity(READ_AHEAD, reader), silence);
         let (requests, queue) = unbounded_channel();
@@ -462,7 +462,7 @@ fn has_these_chunks(root: &Arc<Directory>, item: &Item, facts: &FileFacts, promi
 /// are read.
 async fn write_requests(mut writer: LinkWriter, mut queue: UnboundedReceiver<Vec<u8>>) {
     while let Some(frames) = queue.recv().await {
-        if writer.write_all(&frames).await.is_err() {
+        if writer.write_all(&frames).await.is_err() || writer.flush().await.is_err() {
             return;
         }
     }

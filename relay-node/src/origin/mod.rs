@@ -3,6 +3,7 @@
 //! One request after the other is read from the stream and answered; up to 32 may wait in the stream meanwhile.
 //!
 //! ```text
+//! pipe      in the clear, or TLS first
 //! session   reads a request, has it answered, writes the answer
 //!   answer    what an answer begins with: finds the file, checks the conditions, makes the head   (blocking)
 //!   source    one open file: reads its chunks, hashes them, notices that it changed               (blocking)
@@ -21,16 +22,19 @@ mod body;
 mod buffers;
 mod index;
 mod outlet;
+mod pipe;
 mod session;
 mod source;
 
 pub use buffers::Buffers;
 pub use index::{DEFAULT_INDEX_BYTES, HashIndex};
+pub use pipe::{Security, serve_pipe};
 pub use session::serve;
 
 use crate::peer_lines::PeerLines;
 use crate::root::DocumentRoot;
 use relay_chain::frames::ReadError;
+use relay_link::tls::TlsError;
 use relay_proto::code::Status;
 use std::io;
 use std::sync::Arc;
@@ -61,6 +65,8 @@ pub struct OriginLimits {
 /// What happened on one connection, for the access log; true at any moment, also when the connection was cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OriginRecord {
+    /// Whether it was encrypted between the client and this node.
+    pub encrypted: bool,
     /// How many requests were read.
     pub requests: u64,
     /// The last file that was asked for, cleaned for the log.
@@ -85,6 +91,15 @@ pub enum OriginError {
     /// No whole request came in time; the client was told.
     #[error("no request came in {} s", .0.as_secs_f64())]
     RequestTimeout(Duration),
+    /// There was no handshake, or none that came to its end; the client was told.
+    #[error("no encryption: {0}")]
+    Handshake(#[source] TlsError),
+    /// The handshake took too long.
+    #[error("the handshake took longer than {} s", .0.as_secs_f64())]
+    HandshakeTimeout(Duration),
+    /// The client wanted files in the clear; it was told that it cannot.
+    #[error("a request in the clear, which --require-encryption refuses")]
+    NotEncrypted,
     /// The client stopped reading its answer.
     #[error("the client took no byte of its answer in {} s", .0.as_secs_f64())]
     NoProgress(Duration),

@@ -13,10 +13,10 @@ use relay_proto::file::Head;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a request that is under way when the node stops may take to come.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// How long a client that is refused may take to take that answer.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -35,12 +35,29 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     stop: &Stop,
     record: &mut OriginRecord,
 ) -> Result<(), OriginError> {
+    let first = Instant::now() + limits.request;
+    serve_from(stream, peer, origin, limits, first, stop, record).await
+}
+
+/// The same when the first request must be there at a certain time.
+///
+/// # Errors
+/// As for [`serve`].
+pub(super) async fn serve_from<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    stream: &mut S,
+    peer: Option<IpAddr>,
+    origin: &Origin,
+    limits: OriginLimits,
+    first: Instant,
+    stop: &Stop,
+    record: &mut OriginRecord,
+) -> Result<(), OriginError> {
     let mut outlet = Outlet::new(stream, limits.progress, record);
-    let mut held = None;
+    let (mut held, mut deadline) = (None, first);
     loop {
         let read = tokio::select! {
             biased;
-            read = timeout(limits.request, read_frame(outlet.stream())) => read,
+            read = timeout_at(deadline, read_frame(outlet.stream())) => read,
             () = after(stop, GRACE) => {
                 refuse(&mut outlet, &Head::only(Status::UNAVAILABLE, "the node is shutting down")).await;
                 return Ok(());
@@ -59,7 +76,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             }
         };
         match request {
-            Ok(request) => held = answer(&mut outlet, origin, peer, request, held.take()).await?,
+            Ok(request) => {
+                held = answer(&mut outlet, origin, peer, request, held.take()).await?;
+                deadline = Instant::now() + limits.request;
+            }
             Err(error) => {
                 refuse(&mut outlet, &Head::only(Status::BAD_REQUEST, &error.to_string())).await;
                 return Err(OriginError::BadRequest(error));
@@ -69,13 +89,16 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 }
 
 /// Returns when `stop` has been said for `grace`: a request may be under way.
-async fn after(stop: &Stop, grace: Duration) {
+pub(super) async fn after(stop: &Stop, grace: Duration) {
     stop.stopped().await;
     tokio::time::sleep(grace).await;
 }
 
 /// Says why, and ends the connection so that the word arrives. A client that is gone already misses nothing.
-async fn refuse<S: AsyncRead + AsyncWrite + Unpin + 'static>(outlet: &mut Outlet<'_, S>, head: &Head) {
+pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    outlet: &mut Outlet<'_, S>,
+    head: &Head,
+) {
     outlet.record.status = Some(head.status);
     let Ok(bytes) = encode(head) else { return };
     if let Ok(Ok(())) = timeout(FAREWELL, outlet.write_all(&bytes)).await {

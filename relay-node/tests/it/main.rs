@@ -19,6 +19,7 @@ mod cache_rules;
 mod cache_shared_fetch;
 mod cache_unneeded;
 mod cache_waiters;
+mod encryption;
 mod gateway_chain;
 mod http_conditions;
 mod http_field_names;

@@ -62,6 +62,7 @@ async fn connections_are_told_by_what_the_node_is_to_them() {
         id: random_id().unwrap(),
         silence: LIMIT,
         first_requests: &[],
+        encryption: None,
         congestion: Congestion::SYSTEM,
     };
     let pipe = walk(&way, |_| {}).await.unwrap();

@@ -7,7 +7,7 @@
 use super::failure;
 use crate::http::cache::FetchError;
 use http::StatusCode;
-use relay_chain::chain::{Walk, WalkError, random_id, walk};
+use relay_chain::chain::{PipeError, Walk, WalkError, random_id, walk};
 use relay_chain::frames::encode;
 use relay_chain::requests::{AnswerError, Answers};
 use relay_link::congestion::Congestion;
@@ -128,6 +128,7 @@ impl Sessions {
             id,
             silence: self.silence,
             first_requests: first_request,
+            encryption: None,
             congestion: self.congestion,
         };
         let pipe = walk(&way, |_| {}).await.map_err(|error| walk_failure(&error))?;
@@ -137,7 +138,12 @@ impl Sessions {
     }
 
     async fn exchange(&self, answers: &mut Answers<Link>, request: &[u8]) -> Result<Head, AnswerError> {
-        match timeout(self.silence, answers.get_mut().write_all(request)).await {
+        let link = answers.get_mut();
+        let written = async {
+            link.write_all(request).await?;
+            link.flush().await
+        };
+        match timeout(self.silence, written).await {
             Ok(Ok(())) => answers.head().await,
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(AnswerError::Silent(self.silence)),
@@ -169,9 +175,9 @@ fn encoded<M: Message>(request: &M) -> Result<Vec<u8>, FetchError> {
     encode(request).map_err(|error| failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
 }
 
-fn walk_failure(error: &WalkError) -> FetchError {
-    let status = match error.code {
-        FailureCode::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+fn walk_failure(error: &PipeError) -> FetchError {
+    let status = match error {
+        PipeError::Walk(WalkError { code: FailureCode::TimedOut, .. }) => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
     };
     failure(status, &format!("the chain ends before its origin: {error}"))
