@@ -13,6 +13,7 @@
 //! | [`address`] | whose an address is |
 //! | [`next_hop`] | which next hops a node relays to |
 //! | [`day`] | dates of the two before |
+//! | [`certificates`] | TLS as the web has it, and what a first message wants |
 //! | [`access`] | access rules: who may do what |
 //! | [`token`] | tokens and their hashes |
 //! | [`layer`] | sealed routes, and answers that only the client can read |
@@ -23,6 +24,7 @@
 
 pub mod access;
 pub mod address;
+pub mod certificates;
 pub mod day;
 pub mod key;
 pub mod key_file;

@@ -120,17 +120,27 @@ pub fn no_name() -> ServerName<'static> {
 /// # Errors
 /// When the handshake is not over, or was for another use: a peer that names no use at all gets through rustls.
 pub fn peer(usage: Use, session: &CommonState) -> Result<Option<PublicKey>, PeerError> {
+    agreed(usage, session)?;
+    match session.peer_certificates() {
+        None | Some([]) => Ok(None),
+        Some([key]) => from_spki(key).map(Some).ok_or(PeerError::NoKey),
+        Some(_) => Err(PeerError::NoKey),
+    }
+}
+
+/// Whether the handshake is over and both ends agreed to this use; all that there is to ask when the other end showed a
+/// certificate.
+///
+/// # Errors
+/// When the handshake is not over, or was for another use.
+pub fn agreed(usage: Use, session: &CommonState) -> Result<(), PeerError> {
     if session.is_handshaking() {
         return Err(PeerError::Handshaking);
     }
     if session.alpn_protocol() != Some(usage.alpn()) {
         return Err(PeerError::OtherUse);
     }
-    match session.peer_certificates() {
-        None | Some([]) => Ok(None),
-        Some([key]) => from_spki(key).map(Some).ok_or(PeerError::NoKey),
-        Some(_) => Err(PeerError::NoKey),
-    }
+    Ok(())
 }
 
 /// Why nobody is at the other end.
@@ -177,7 +187,7 @@ impl OtherKey {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
