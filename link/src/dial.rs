@@ -4,7 +4,7 @@
 
 use crate::congestion::Congestion;
 use crate::link::Link;
-use crate::race::{self, Worked};
+use crate::race::{self, Unreached, Worked};
 use crate::resolve::{Names, ResolveError, resolve};
 use relay_proto::address::Hop;
 use relay_proto::code::FailureCode;
@@ -62,6 +62,18 @@ impl DialError {
                 | io::ErrorKind::PermissionDenied => FailureCode::Unreachable,
                 _ => FailureCode::Internal,
             },
+        }
+    }
+}
+
+impl From<Unreached> for DialError {
+    fn from(unreached: Unreached) -> DialError {
+        match unreached {
+            Unreached::Nothing => DialError::NameNotFound(io::Error::other("the name has no address")),
+            Unreached::TooLate => DialError::LookupTimedOut,
+            Unreached::TimedOut(address) => DialError::ConnectTimedOut(address),
+            Unreached::Failed(address, error) => DialError::Connect(address, error),
+            Unreached::TooManyFiles(error) => DialError::TooManyFiles(error),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Which of a name's addresses is connected: they are tried at short intervals, and the first that answers counts (RFC 8305, "Happy
 //! Eyeballs"). Neither looks names up nor decides which addresses are allowed.
 
-use crate::dial::DialError;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use relay_proto::address::Hop;
@@ -17,6 +16,21 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Of so many names it is remembered which address worked.
 const MAX_REMEMBERED: usize = 256;
 
+/// Why no address was connected.
+#[derive(Debug)]
+pub(crate) enum Unreached {
+    /// There was none to try.
+    Nothing,
+    /// The time was up before one was tried.
+    TooLate,
+    /// This one was waited for the longest when the time was up.
+    TimedOut(SocketAddr),
+    /// This one failed last.
+    Failed(SocketAddr, io::Error),
+    /// This process or this system may open no further socket.
+    TooManyFiles(io::Error),
+}
+
 /// Connects to the first of these addresses that answers. One that fails lets the next one begin at once, and one that swallows packets
 /// costs the others 250 ms.
 ///
@@ -26,13 +40,13 @@ pub(crate) async fn first<T, F>(
     addresses: &[SocketAddr],
     deadline: Instant,
     connect: impl Fn(SocketAddr) -> F,
-) -> Result<(SocketAddr, T), DialError>
+) -> Result<(SocketAddr, T), Unreached>
 where
     F: Future<Output = io::Result<T>>,
 {
     let mut waiting = addresses.iter().copied();
     let (mut tried, mut running) = (VecDeque::new(), FuturesUnordered::new());
-    let mut last = DialError::NameNotFound(io::Error::other("the name has no address"));
+    let mut last = Unreached::Nothing;
     let mut next_at = Instant::now();
     loop {
         let has_more = waiting.len() > 0;
@@ -50,14 +64,14 @@ where
                 if is_out_of_descriptors(&error) {
                     // Further ones would need more of what there is none of.
                     waiting = [].iter().copied();
-                    last = DialError::TooManyFiles(error);
+                    last = Unreached::TooManyFiles(error);
                 } else {
-                    last = DialError::Connect(address, error);
+                    last = Unreached::Failed(address, error);
                 }
             }
             () = sleep_until(next_at), if has_more => {}
             () = sleep_until(deadline) => {
-                return Err(tried.pop_front().map_or(DialError::LookupTimedOut, DialError::ConnectTimedOut));
+                return Err(tried.pop_front().map_or(Unreached::TooLate, Unreached::TimedOut));
             }
         }
         if let Some(address) = waiting.next() {
@@ -140,7 +154,8 @@ mod tests {
             }
         };
         let first = first(&addresses, begun + Duration::from_secs(10), connect).await;
-        let ended = first.map(|(address, ())| address.to_string()).map_err(|error| error.to_string());
+        let ended =
+            first.map(|(address, ())| address.to_string()).map_err(|unreached| format!("{unreached:?}"));
         (ended, begun.elapsed())
     }
 
@@ -165,9 +180,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_failed_last_is_told_and_at_the_deadline_what_was_waited_for() {
         let (failed, _) = race(&[("[::1]:1", Some(Err(2))), ("127.0.0.1:1", Some(Err(3)))]).await;
-        assert!(failed.unwrap_err().starts_with("connect to 127.0.0.1:1: "));
+        assert!(failed.unwrap_err().starts_with("Failed(127.0.0.1:1, "));
         let (failed, took) = race(&[("[::1]:1", Some(Err(2))), ("127.0.0.1:1", None)]).await;
-        assert_eq!((failed.unwrap_err().as_str(), took.as_secs()), ("connect to 127.0.0.1:1 timed out", 10));
+        assert_eq!((failed.unwrap_err().as_str(), took.as_secs()), ("TimedOut(127.0.0.1:1)", 10));
     }
 
     #[test]
