@@ -16,8 +16,8 @@ pub use plain::{Directory, settle_mode, unmark};
 #[cfg(unix)]
 pub use unix::{Directory, settle_mode, unmark};
 
-use crate::part_file::directory_of;
 use crate::platform::sync_directory;
+use filetime::FileTime;
 use relay_proto::file::Timestamp;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -58,6 +58,21 @@ pub enum FoundKind {
     Directory,
     /// A link, a device, a pipe, a socket.
     Other,
+}
+
+/// A time of the protocol as one of the file system.
+#[must_use]
+pub fn file_time(time: Timestamp) -> FileTime {
+    FileTime::from_unix_time(time.seconds(), time.nanoseconds())
+}
+
+/// The directory that `path` is in.
+#[must_use]
+pub fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// Makes a directory and those above it that are not there, each of which survives a power cut from then on. Returns those that were

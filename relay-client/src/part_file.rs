@@ -4,12 +4,12 @@
 //! taken away or exchanged meanwhile is never renamed.
 
 use crate::beneath::{
-    Directory, Found, FoundKind, make_directories, settle_mode, unmake_directories, unmark,
+    Directory, Found, FoundKind, directory_of, file_time, make_directories, settle_mode, unmake_directories,
+    unmark,
 };
 use crate::failure::Failure;
 use crate::platform;
 use crate::unfinished::{Claim, Names, Unclaimed, Wish, claim};
-use filetime::FileTime;
 use relay_proto::file::Timestamp;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -237,24 +237,10 @@ fn set_time(file: &File, modified: Timestamp) {
     let _ = filetime::set_file_handle_times(file, None, Some(file_time(modified)));
 }
 
-/// A time of the protocol as one of the file system.
-#[must_use]
-pub fn file_time(time: Timestamp) -> FileTime {
-    FileTime::from_unix_time(time.seconds(), time.nanoseconds())
-}
-
-/// The directory that `path` is in.
-#[must_use]
-pub fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use filetime::FileTime;
     use std::fs;
 
     const TIME: (i64, u32) = (-5, 250_000_000);

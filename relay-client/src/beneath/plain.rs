@@ -1,8 +1,7 @@
 //! By paths, for systems without calls that take an open directory. Every component is looked at before it is used; who can exchange
 //! a directory in that moment is not kept out.
 
-use super::{Found, FoundKind};
-use crate::part_file::file_time;
+use super::{Found, FoundKind, file_time};
 use crate::platform;
 use filetime::FileTime;
 use relay_proto::file::Timestamp;

@@ -6,8 +6,7 @@
 //! costs at most the last batch. The names themselves are synced at the end of the run, before it says that it is done.
 
 use super::sift::{Item, blockade};
-use crate::beneath::{Directory, Walker, settle_mode, split, sync_all, unmark};
-use crate::part_file::file_time;
+use crate::beneath::{Directory, Walker, file_time, settle_mode, split, sync_all, unmark};
 use crate::platform::{descriptors, is_out_of_descriptors};
 use crate::show;
 use crate::unfinished::{Claim, Unclaimed, Wish, claim};

@@ -4,9 +4,9 @@
 use super::names::{Cases, SafePath};
 use super::select::Selection;
 use super::work::SMALL;
-use crate::beneath::{Directory, Found, FoundKind, Walker, split};
+use crate::beneath::{Directory, Found, FoundKind, Walker, file_time, split};
 use crate::failure::copy_of;
-use crate::part_file::{file_time, sweep};
+use crate::part_file::sweep;
 use crate::unfinished::{Wish, claim};
 use relay_proto::file::{Entry, EntryKind, Page, Timestamp};
 use std::ffi::OsString;
