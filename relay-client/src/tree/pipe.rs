@@ -3,9 +3,9 @@
 
 use super::plan::{TreePlan, Way};
 use super::save::{Intake, Received};
-use super::sift::{Item, Sifted, Sifter, is_behind};
+use super::sift::{Item, SMALL, Sifted, Sifter, is_behind};
 use super::view::View;
-use super::work::{Question, SMALL, Work};
+use super::work::{Question, Work};
 use crate::beneath::{Directory, Walker, split};
 use crate::event::Begun;
 use crate::failure::Failure;

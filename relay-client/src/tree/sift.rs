@@ -3,17 +3,21 @@
 
 use super::names::{Cases, SafePath};
 use super::select::Selection;
-use super::work::SMALL;
 use crate::beneath::{Directory, Found, FoundKind, Walker, file_time, split};
 use crate::failure::copy_of;
 use crate::part_file::sweep;
 use crate::unfinished::{Wish, claim};
+use relay_proto::chunk::CHUNK_LEN;
 use relay_proto::file::{Entry, EntryKind, Page, Timestamp};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Files up to so many bytes are fetched one behind the other on one pipe; larger ones get a download of their own. A multiple of
+/// a chunk.
+pub const SMALL: u64 = 4 * CHUNK_LEN;
 
 /// A listed file that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! pipe did not get answered when it broke goes back.
 
 use super::names::SafePath;
-use super::sift::Item;
+use super::sift::{Item, SMALL};
 use crate::failure::Failure;
 use relay_proto::file::{Page, Timestamp};
 use std::collections::VecDeque;
@@ -12,9 +12,6 @@ use tokio::sync::watch;
 /// Listed files that wait to be asked for; while there are as many, no further page is asked for. So the memory for a tree grows with its
 /// directories and its large files, and not with its small ones.
 const LIST_AHEAD: usize = 20_000;
-/// Files up to so many bytes are fetched one behind the other on one pipe; larger ones get a download of their own. A multiple of
-/// a chunk.
-pub const SMALL: u64 = 4 * relay_proto::chunk::CHUNK_LEN;
 
 /// A request.
 #[derive(Debug, Clone)]
