@@ -4,7 +4,7 @@
 //! An upstream may build links and decide rights from these fields. So what a client says of itself goes no further, unless it is a
 //! proxy that the operator trusts; and what could get into an answer is part of what that answer is stored under.
 
-use super::proxy_fields::append_to_list;
+use super::list_fields::append_to_list;
 use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use relay_trust::address::canonical;

@@ -21,6 +21,7 @@ pub mod forwarded;
 pub mod fuzzing;
 pub mod gateway;
 mod head;
+mod list_fields;
 mod listing;
 mod number;
 mod page;

@@ -1,6 +1,7 @@
 //! What a proxy takes out of a message's fields and what it adds (RFC 9110 §7.6, RFC 7239).
 
 use super::forwarded::Sender;
+use super::list_fields::{append_to_list, members};
 use super::number::number;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
@@ -39,7 +40,7 @@ pub enum Loop {
 
 /// Removes what is for one connection only (RFC 9110 §7.6.1).
 pub fn remove_connection_fields(fields: &mut HeaderMap) {
-    let named: Vec<String> = list(fields, &CONNECTION).map(str::to_owned).collect();
+    let named: Vec<String> = members(fields, &CONNECTION).map(str::to_owned).collect();
     for name in named {
         // Naming one of these takes nothing away but sense; who does it means mischief.
         if !name.eq_ignore_ascii_case("host") && !name.eq_ignore_ascii_case("content-length") {
@@ -102,7 +103,7 @@ pub fn add_via(fields: &mut HeaderMap, version: Version, pseudonym: &str) {
 /// Whether a request has been here before, or too many times elsewhere.
 pub fn noticed_loop(fields: &HeaderMap, pseudonym: &str) -> Loop {
     let mut hops = 0;
-    for member in list(fields, &VIA) {
+    for member in members(fields, &VIA) {
         hops += 1;
         if member.split_ascii_whitespace().nth(1).is_some_and(|by| by.eq_ignore_ascii_case(pseudonym)) {
             return Loop::Itself;
@@ -124,24 +125,6 @@ pub fn may_go_on(method: &Method, fields: &mut HeaderMap) -> bool {
             true
         }
         None => true,
-    }
-}
-
-fn list<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = fields.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|member| !member.is_empty())
-}
-
-/// As one line, so that readers which look at one line only see all of it.
-pub fn append_to_list(fields: &mut HeaderMap, name: HeaderName, member: &str) {
-    let mut line = Vec::new();
-    for value in fields.get_all(&name) {
-        line.extend_from_slice(value.as_bytes());
-        line.extend_from_slice(b", ");
-    }
-    line.extend_from_slice(member.as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&line) {
-        fields.insert(name, value);
     }
 }
 
