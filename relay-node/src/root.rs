@@ -12,11 +12,12 @@ mod hung;
 mod kept;
 mod list;
 mod names;
+mod page;
 mod regular;
 mod walk;
 
 pub use crate::platform::beneath::Reach;
-pub use list::{EntryKind, ListEntry, ListPage, ListQuery, MAX_LIST_PAGE, path_order};
+pub use page::{EntryKind, ListEntry, ListPage, ListQuery, MAX_LIST_PAGE, path_order};
 
 #[cfg(any(test, not(unix)))]
 use crate::platform::beneath::since_1970;

@@ -2,7 +2,7 @@
 //!
 //! None is needed: without it the next page begins a new walk. So they are bounded, the oldest go first, and none stays for long.
 
-use super::list::ListQuery;
+use super::page::ListQuery;
 use super::walk::Walk;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -5,8 +5,8 @@
 //! are forgotten and read again when it is their turn. So a walk is bounded in memory, and reads each directory about once for
 //! each batch of its names. No descriptor is kept between two pages.
 
-use super::list::{EntryKind, ListEntry, ListPage, ListQuery, components, path_order};
 use super::names::{Gathering, Names};
+use super::page::{EntryKind, ListEntry, ListPage, ListQuery, components, path_order};
 use super::{DocumentRoot, MAX_NAME_BYTES, RootError};
 use crate::platform::beneath::{Facts, NAMES_ARE_BYTES, NameKind, OpenDirectory, Reach};
 use relay_proto::text::clean;
