@@ -36,6 +36,7 @@ mod streams;
 mod target;
 mod timer;
 mod transfer;
+mod upstream_line;
 mod wire;
 
 use crate::access_log::AccessLog;

@@ -15,6 +15,7 @@ use super::proxy_fields::{
     remove_connection_fields,
 };
 use super::streams::{BrokenRequest, Hurried, Watched};
+use super::upstream_line::{Progress, UpstreamLine, was_closed};
 use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
@@ -282,6 +283,9 @@ impl Wire {
     }
 
     fn received(&self, mut answer: Response<Incoming>) -> Result<Response<Stream>, FetchError> {
+        if let Some(connection) = answer.extensions_mut().remove::<Progress>() {
+            connection.answered();
+        }
         match check_answer(answer.status(), answer.headers_mut()) {
             Ok(()) => Ok(answer.map(|body| self.hurried(body))),
             Err(why) => Err(FetchError {
@@ -353,7 +357,7 @@ impl Connector {
 }
 
 impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<UpstreamLine>;
     type Error = DialError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
 
@@ -366,7 +370,8 @@ impl tower_service::Service<Uri> for Connector {
         Box::pin(async move {
             let (host, port) = (uri.authority().map_or("", plain_host), uri.port_u16().unwrap_or(80));
             let reach = allow.as_deref().map_or(Reach::Configured, Reach::Asked);
-            dial(host, port, reach, &limits, congestion).await.map(TokioIo::new)
+            let stream = dial(host, port, reach, &limits, congestion).await?;
+            Ok(TokioIo::new(UpstreamLine::new(stream)))
         })
     }
 }
@@ -402,29 +407,6 @@ fn pool(connector: Connector) -> Client<Connector, Stream> {
         .pool_max_idle_per_host(MOST_IDLE)
         .pool_timer(TokioTimer::new())
         .build(connector)
-}
-
-/// Whether a kept connection was closed by the other side before any of an answer came.
-fn was_closed(error: &hyper_util::client::legacy::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
-            return !error.is_connect()
-                && (hyper.is_incomplete_message()
-                    || hyper.is_canceled()
-                    || hyper.is_closed()
-                    || was_reset(hyper));
-        }
-        source = cause.source();
-    }
-    false
-}
-
-fn was_reset(error: &hyper::Error) -> bool {
-    use std::io::ErrorKind as Kind;
-    let system = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    let kind = system.map(std::io::Error::kind);
-    matches!(kind, Some(Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe))
 }
 
 /// TRACE would show a client's credentials to scripts, a CONNECT comes here only where there are no tunnels, and OPTIONS may be
@@ -512,7 +494,7 @@ mod tests {
         for mut connector in Connector::both(&proxy.shared.config) {
             let uri = format!("http://{address}/").parse().unwrap();
             let stream = tower_service::Service::call(&mut connector, uri).await.unwrap();
-            assert_eq!(algorithm_of(stream.inner()), congestion.algorithm());
+            assert_eq!(algorithm_of(stream.inner().stream()), congestion.algorithm());
         }
     }
 

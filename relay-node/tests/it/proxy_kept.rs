@@ -51,6 +51,35 @@ fn a_get_on_a_kept_connection_that_is_reset_is_sent_again() {
     assert!(WAS_KEPT.load(SeqCst));
 }
 
+/// What an upstream says by closing a new connection is its answer: who cannot cope is not asked twice.
+#[test]
+fn a_get_on_a_new_connection_that_closes_unanswered_is_sent_once() {
+    for how in ["closed", "reset", "closed in the head", "kept, closed in the head"] {
+        let upstream = Upstream::start(move |seen, stream| {
+            if how.starts_with("kept") && seen.line.contains("/first") {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+                assert!(read_head(&mut BufReader::new(stream.try_clone().unwrap())));
+            }
+            match how {
+                "reset" => socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap(),
+                "closed" => {}
+                _ => stream.write_all(b"HTTP/1.1 20").unwrap(),
+            }
+        });
+        let front = Setup::reverse(upstream.address).start();
+        if how.starts_with("kept") {
+            assert_eq!(get(front.address, "/first", &[]).text(), "ok");
+            assert_eq!(get(front.address, "/second", &[]).status, 502, "{how}");
+            assert_eq!(upstream.count(), 1, "{how}");
+            continue;
+        }
+        for asked in 1..=5 {
+            assert_eq!(get(front.address, "/", &[]).status, 502, "{how}");
+            assert_eq!(upstream.count(), asked, "{how}");
+        }
+    }
+}
+
 #[test]
 fn a_change_whose_client_left_makes_the_stored_page_unusable() {
     let (asked, was_asked) = mpsc::channel();
