@@ -245,7 +245,7 @@ fn early_answer(fields: &HeaderMap, facts: &FileFacts) -> Option<Response<Stream
     match conditional::evaluate(fields, validators, false) {
         Verdict::NotModified => return Some(not_modified(facts)),
         Verdict::Failed => {
-            return Some(refused(StatusCode::PRECONDITION_FAILED, conditional::FAILED, fields, facts));
+            return Some(refused(StatusCode::PRECONDITION_FAILED, conditional::FAILED, fields));
         }
         Verdict::Proceed | Verdict::Unreadable => {}
     }
@@ -254,7 +254,7 @@ fn early_answer(fields: &HeaderMap, facts: &FileFacts) -> Option<Response<Stream
         && conditional::allows_range(fields, validators)
         && range::wanted(fields, size) == Wanted::Unsatisfiable
     {
-        let mut answer = refused(StatusCode::RANGE_NOT_SATISFIABLE, range::UNSATISFIABLE, fields, facts);
+        let mut answer = refused(StatusCode::RANGE_NOT_SATISFIABLE, range::UNSATISFIABLE, fields);
         put(answer.headers_mut(), format!("bytes */{size}"));
         return Some(answer);
     }
@@ -302,8 +302,10 @@ fn not_modified(facts: &FileFacts) -> Response<Stream> {
     empty(StatusCode::NOT_MODIFIED, facts)
 }
 
-fn refused(status: StatusCode, detail: &str, asked: &HeaderMap, facts: &FileFacts) -> Response<Stream> {
-    let mut answer = empty(status, facts);
+fn refused(status: StatusCode, detail: &str, asked: &HeaderMap) -> Response<Stream> {
+    // The file's tag and lifetime tell of the file, and this is none (RFC 9110 §15.5.17).
+    let mut answer = Response::new(nothing());
+    *answer.status_mut() = status;
     let page = error_page::put(answer.headers_mut(), status, detail, Form::accepted(asked));
     *answer.body_mut() = all_at_once(page);
     answer
