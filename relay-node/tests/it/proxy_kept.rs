@@ -1,6 +1,6 @@
 //! Requests whose answer nobody is sure of: on a kept connection that breaks, and from a client that leaves.
 
-use super::proxy_front::Setup;
+use super::proxy_front::{Front, Setup};
 use super::raw_http::{PATIENCE, connect, get};
 use super::scripted_upstream::{Upstream, answer};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -103,11 +103,50 @@ fn a_change_whose_client_left_makes_the_stored_page_unusable() {
     was_asked.recv_timeout(PATIENCE).unwrap();
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
+    until_empty(&front);
+    assert_eq!(get(front.address, "/", &[]).text(), "page 2");
+    drop(leave);
+}
+
+/// The page is stored again after its client left and before the origin makes the change.
+#[test]
+fn a_change_that_comes_late_makes_what_was_stored_meanwhile_unusable() {
+    for late_answer in [Some("204 No Content"), None] {
+        let (asked, was_asked) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        let (asked, wait) = (Mutex::new(asked), Mutex::new(wait));
+        let upstream = Upstream::start(move |seen, stream| {
+            if seen.line.starts_with("PUT") {
+                asked.lock().unwrap().send(()).unwrap();
+                wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+                if let Some(status) = late_answer {
+                    drop(stream.write_all(&answer(status, &[], "")));
+                }
+                return;
+            }
+            let page = format!("page {}", seen.number);
+            stream.write_all(&answer("200 OK", &["Cache-Control: max-age=60"], &page)).unwrap();
+        });
+        let front = Setup::caching(upstream.address).start();
+        get(front.address, "/", &[]);
+        let mut client = connect(front.address);
+        client.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
+        was_asked.recv_timeout(PATIENCE).unwrap();
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        until_empty(&front);
+        assert_eq!(get(front.address, "/", &[]).text(), "page 2");
+        assert!(get(front.address, "/", &[]).is_hit());
+        go.send(()).unwrap();
+        until_empty(&front);
+        assert_eq!(get(front.address, "/", &[]).text(), "page 3");
+    }
+}
+
+fn until_empty(front: &Front) {
     let began = Instant::now();
     while !front.cache().is_empty() {
         assert!(began.elapsed() < PATIENCE, "the stored page is still there");
         thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(get(front.address, "/", &[]).text(), "page 2");
-    drop(leave);
 }

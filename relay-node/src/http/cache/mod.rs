@@ -41,10 +41,11 @@ use status::{Forward, Told};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 use store::Store;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::AbortHandle;
 use unshared::{Unshared, Why};
 
 /// Reads an entry's record to its end.
@@ -68,6 +69,9 @@ const MOST_UNREAD: usize = 16;
 
 /// How many stale responses are renewed at once behind those who got them.
 const MOST_RENEWALS: usize = 64;
+
+/// How many unsafe requests whose clients left are waited for at once.
+const MOST_LEFT_CHANGES: usize = 64;
 
 /// Where responses come from.
 pub trait Fetch: Clone + Send + Sync + 'static {
@@ -112,6 +116,7 @@ pub struct Cache {
     unshared: Unshared,
     unread: Semaphore,
     renewals: Arc<Semaphore>,
+    left_changes: Arc<Semaphore>,
     /// Fetches that run, until what they brought is on the disk.
     running: watch::Sender<usize>,
     clock: Clock,
@@ -154,6 +159,7 @@ impl Cache {
             unshared: Unshared::default(),
             unread: Semaphore::new(MOST_UNREAD),
             renewals: Arc::new(Semaphore::new(MOST_RENEWALS)),
+            left_changes: Arc::new(Semaphore::new(MOST_LEFT_CHANGES)),
             running: watch::Sender::new(0),
             clock,
             stop,
@@ -450,17 +456,38 @@ impl Cache {
         fetch: F,
         forward: Forward,
     ) -> Result<Response<Body>, FetchError> {
-        // Until there is an answer nobody knows whether the request changed something, also when its client has left by then.
-        let mut change = bypass::is_unsafe(&asked.parts.method)
-            .then(|| Change { cache: self, key: Some(asked.key.clone()) });
-        let answer = fetch.fetch(asked.parts, body).await?;
-        if let Some(key) = change.as_mut().and_then(|change| change.key.take())
-            && (answer.status().is_success() || answer.status().is_redirection())
-        {
-            self.invalidate(&key, answer.headers()).await;
+        if bypass::is_unsafe(&asked.parts.method) {
+            return self.change(asked, body, fetch, forward).await;
         }
-        drop(change);
-        Ok(serve::passed(answer, Told::forwarded(forward)))
+        Ok(serve::passed(fetch.fetch(asked.parts, body).await?, Told::forwarded(forward)))
+    }
+
+    /// Sends on what may change something. Its exchange goes on when the client leaves, since the origin may make the change
+    /// later, and what is stored in between may be from before.
+    async fn change<F: Fetch>(
+        self: &Arc<Self>,
+        asked: Asked,
+        body: Stream,
+        fetch: F,
+        forward: Forward,
+    ) -> Result<Response<Body>, FetchError> {
+        let left = Arc::default();
+        let mut change = Change { cache: Arc::clone(self), key: Some(asked.key.clone()) };
+        let leave = Change { cache: Arc::clone(self), key: Some(asked.key) };
+        let kept = Arc::clone(&left);
+        let exchange = tokio::spawn(async move {
+            let answer = fetch.fetch(asked.parts, body).await;
+            if let Some(removal) = answer.as_ref().ok().and_then(|answer| change.end(answer)) {
+                drop(tokio::task::spawn_blocking(removal).await);
+            }
+            // What the client's leaving took.
+            drop(kept);
+            answer
+        });
+        let mut leaving = Leaving { change: leave, exchange: exchange.abort_handle(), left };
+        let answer = exchange.await;
+        leaving.change.key = None;
+        Ok(serve::passed(answer.map_err(|_| given_up())??, Told::forwarded(forward)))
     }
 
     /// RFC 9111 §4.3.5: the answer to a HEAD tells whether the stored GET still is what it was.
@@ -484,15 +511,8 @@ impl Cache {
         Ok(serve::passed(answer, Told::forwarded(forward)))
     }
 
-    /// RFC 9111 §4.4: what an unsafe method may have changed is no longer good.
-    async fn invalidate(&self, key: &Key, answer: &HeaderMap) {
-        let mut keys = vec![key.clone()];
-        keys.extend(bypass::also_changed(key, answer));
-        drop(tokio::task::spawn_blocking(self.removal(keys)).await);
-    }
-
     /// What arrives for these keys is not kept from now on; what is stored goes with the call of what is returned, which blocks.
-    fn removal(&self, keys: Vec<Key>) -> impl FnOnce() + Send + 'static {
+    fn removal(&self, keys: Vec<Key>) -> impl FnOnce() + Send + use<> {
         for key in &keys {
             for fill in self.fills().get(&key.id()).into_iter().flatten() {
                 fill.invalidate();
@@ -524,15 +544,49 @@ fn usable<F: Fetch>(
 }
 
 /// An unsafe request on its way. Dropped without an answer, it counts as one that changed what it names.
-struct Change<'a> {
-    cache: &'a Cache,
+struct Change {
+    cache: Arc<Cache>,
     key: Option<Key>,
 }
 
-impl Drop for Change<'_> {
+impl Change {
+    /// With an answer it is known whether something changed: what is no longer good goes with the call of what is returned
+    /// (RFC 9111 §4.4).
+    fn end(&mut self, answer: &Response<Stream>) -> Option<impl FnOnce() + Send + use<>> {
+        let key = self.key.take()?;
+        let is_changed = answer.status().is_success() || answer.status().is_redirection();
+        is_changed.then(|| {
+            let mut keys = vec![key.clone()];
+            keys.extend(bypass::also_changed(&key, answer.headers()));
+            self.cache.removal(keys)
+        })
+    }
+}
+
+impl Drop for Change {
     fn drop(&mut self) {
         if let (Some(key), Ok(runtime)) = (self.key.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn_blocking(self.cache.removal(vec![key]));
+        }
+    }
+}
+
+/// The client's side of an unsafe request. When it leaves early, the exchange goes on, unless too many do so already.
+struct Leaving {
+    change: Change,
+    exchange: AbortHandle,
+    /// What the exchange holds from then on.
+    left: Arc<OnceLock<OwnedSemaphorePermit>>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if self.change.key.is_none() {
+            return;
+        }
+        match Arc::clone(&self.change.cache.left_changes).try_acquire_owned() {
+            Ok(permit) => drop(self.left.set(permit)),
+            Err(_) => self.exchange.abort(),
         }
     }
 }
