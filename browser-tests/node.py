@@ -32,6 +32,8 @@ class Node:
         command = [program("relay-node"), "0", "--root", root, *arguments]
         # Settings of whoever runs the tests must not reach the node under test.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+        # The node's key and what clients remember stay beside the build.
+        environment["STATE_DIRECTORY"] = str(program("relay-node").parent / "test-state")
         self._lines = []
         self._news = threading.Condition()
         self._process = subprocess.Popen(

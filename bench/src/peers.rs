@@ -312,7 +312,7 @@ fn relay_client(
     options: &[String],
     out: &Path,
 ) -> Result<Invocation> {
-    let mut client = Invocation::new(own("relay-client")?, &[&"--get", &name, &"--quiet"]);
+    let mut client = Invocation::new(own("relay-client")?, &[&"--get", &name, &"--quiet", &"--plain"]);
     for hop in hops {
         client.arguments.extend(["--via".into(), hop.to_string().into()]);
     }

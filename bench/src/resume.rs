@@ -134,6 +134,7 @@ impl Bench<'_> {
             fs::remove_file(&saved)?;
         }
         let mut client = Command::new(own("relay-client")?);
+        client.arg("--plain");
         client.args(["--quiet", "--get", name, "-o"]).arg(&saved);
         for hop in self.chain.hops() {
             client.args(["--via", &hop.to_string()]);

@@ -381,7 +381,16 @@ impl Ground {
 
     fn start(&self, name: &str, hops: &[SocketAddr], retries: u32, out: &Path) -> Result<Child> {
         let mut command = Command::new(&self.client);
-        command.args(["--quiet", "--timeout", "2s", "--get", name, "--retries", &retries.to_string()]);
+        command.args([
+            "--quiet",
+            "--plain",
+            "--timeout",
+            "2s",
+            "--get",
+            name,
+            "--retries",
+            &retries.to_string(),
+        ]);
         for hop in hops {
             command.args(["--via", &hop.to_string()]);
         }

@@ -188,7 +188,7 @@ impl Bench<'_> {
 
     fn client(&self) -> Result<Command> {
         let mut client = Command::new(own("relay-client")?);
-        client.arg("--quiet");
+        client.args(["--quiet", "--plain"]);
         for hop in self.relay.hops() {
             client.args(["--via", &hop.to_string()]);
         }

@@ -181,10 +181,22 @@ pub async fn walk(walk: &Walk<'_>, mut on_step: impl FnMut(Step)) -> Result<Pipe
         return Ok(Pipe { link, key: None, after: start.elapsed() });
     };
 
+    // A session of TLS is large, and a walk in the clear needs no room for one.
+    Box::pin(walk_encrypted(walk, encryption, link, start, &mut on_step)).await
+}
+
+/// The rest of a walk that began at `start`, when what passes is encrypted.
+async fn walk_encrypted(
+    walk: &Walk<'_>,
+    encryption: Encryption<'_>,
+    link: Link,
+    start: Instant,
+    on_step: &mut impl FnMut(Step),
+) -> Result<Pipe, PipeError> {
     let mut handshake = Handshake::begin(link, encryption.config, Use::Pipe);
     let hello = handshake.first_bytes().to_vec();
     let link = handshake.link().map_err(|error| no_tls(walk, &error))?;
-    greet(walk, link, &hello, start, &mut on_step).await?;
+    greet(walk, link, &hello, start, on_step).await?;
     let secured = match timeout(walk.silence, handshake.finish()).await {
         Ok(secured) => secured.map_err(|error| no_tls(walk, &error))?,
         Err(_) => return Err(silent(&at(walk, walk.route.hops().len()), walk.silence).into()),

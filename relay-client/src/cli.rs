@@ -5,6 +5,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use relay_link::congestion::CongestionWish;
 use relay_proto::digest::FileHash;
+use relay_trust::key::PublicKey;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +54,42 @@ pub enum Command {
     /// Lists the files that the origin offers
     #[command(after_long_help = exit_codes())]
     List(ListArguments),
+    /// Lists the nodes whose keys are known: the way there, the key, and since when
+    #[command(after_long_help = exit_codes())]
+    Known(KnownArguments),
+}
+
+/// What to do with known nodes.
+#[derive(Debug, Args)]
+pub struct KnownArguments {
+    /// Something else than to list them.
+    #[command(subcommand)]
+    pub command: Option<KnownCommand>,
+}
+
+/// What else can be done with known nodes.
+#[derive(Debug, Subcommand)]
+pub enum KnownCommand {
+    /// Forgets what is known of a node, so that its next key is remembered
+    Forget {
+        /// The way as `known` lists it, as in pchost1:12000>pchost2:11000
+        #[arg(value_name = "WAY")]
+        way: String,
+    },
+}
+
+/// How the origin proves itself.
+#[derive(Debug, Args)]
+pub struct TrustArguments {
+    /// A key that the origin may have (what `relay-node key` prints there), whatever is known; again for more of them
+    #[arg(long, value_name = "ed25519:KEY", help_heading = "Trust")]
+    pub pin: Vec<PublicKey>,
+    /// Accept only pinned and known keys, no first contact
+    #[arg(long, help_heading = "Trust")]
+    pub strict: bool,
+    /// Ask in the clear and check no key: every relay can read and change what passes
+    #[arg(long, env = "RELAY_CLIENT_PLAIN", conflicts_with = "strict", help_heading = "Trust")]
+    pub plain: bool,
 }
 
 fn exit_codes() -> String {
@@ -77,6 +114,9 @@ pub struct FetchArguments {
     /// Over which connections.
     #[command(flatten)]
     pub network: NetworkArguments,
+    /// To whom.
+    #[command(flatten)]
+    pub trust: TrustArguments,
     /// How often.
     #[command(flatten)]
     pub retry: RetryArguments,
@@ -190,6 +230,9 @@ pub struct TraceArguments {
     /// Over which connections.
     #[command(flatten)]
     pub network: NetworkArguments,
+    /// To whom.
+    #[command(flatten)]
+    pub trust: TrustArguments,
     /// Write one event a line as JSON
     #[arg(long, help_heading = "Display")]
     pub json: bool,
@@ -213,6 +256,9 @@ pub struct ListArguments {
     /// Over which connections.
     #[command(flatten)]
     pub network: NetworkArguments,
+    /// To whom.
+    #[command(flatten)]
+    pub trust: TrustArguments,
     /// Write one entry a line as JSON
     #[arg(long, help_heading = "Display")]
     pub json: bool,

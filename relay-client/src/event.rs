@@ -2,9 +2,12 @@
 //! line). Every text from afar in it is already cleaned.
 
 use crate::failure::Failure;
+use crate::show;
 use relay_chain::chain::Step;
 use relay_proto::hop::ConnectionId;
 use relay_proto::route::Route;
+use relay_trust::key::PublicKey;
+use relay_trust::known::Standing;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -14,6 +17,13 @@ pub enum Begun {
     Dialling(ConnectionId),
     /// A step further.
     Step(Step),
+    /// The origin's key is believed, for this reason. Told once a run and route.
+    Encrypted {
+        /// The key.
+        key: PublicKey,
+        /// Why it is believed.
+        standing: Standing,
+    },
 }
 
 /// What a route has brought so far.
@@ -86,6 +96,24 @@ pub enum Event {
         /// The hop that is awaited next, if any.
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<String>,
+    },
+    /// The origin proved its key, and all that follows is encrypted; once a run and route.
+    Encrypted {
+        /// Which of several routes, from 1.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        route: Option<usize>,
+        /// The origin.
+        hop: String,
+        /// Its key.
+        key: String,
+        /// Why it is believed: `pinned`, `known`, `follows` another known one, or `first_contact`.
+        trust: &'static str,
+        /// The day since which it is known, or follows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        since: Option<String>,
+        /// The same for people.
+        #[serde(skip)]
+        text: String,
     },
     /// The origin offers the file, and its chunks follow.
     File {
@@ -290,6 +318,23 @@ impl Event {
             }
             Begun::Step(Step::Connected { address, after }) => {
                 Event::Connected { route: label, hop: hop(1), address: address.to_string(), ms: ms(after) }
+            }
+            Begun::Encrypted { key, standing } => {
+                let (trust, since) = match standing {
+                    Standing::Pinned => ("pinned", None),
+                    Standing::Known { since } => ("known", Some(since)),
+                    Standing::Follows { since, .. } => ("follows", Some(since)),
+                    Standing::FirstContact => ("first_contact", None),
+                };
+                let (since, text) = (since.map(|day| day.to_string()), show::encrypted(&key, standing));
+                Event::Encrypted {
+                    route: label,
+                    hop: hop(route.hops().len()),
+                    key: key.to_string(),
+                    trust,
+                    since,
+                    text,
+                }
             }
             Begun::Step(Step::Hello { position, agent, after }) => Event::Hello {
                 route: label,

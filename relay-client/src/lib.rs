@@ -15,6 +15,7 @@
 //! | [`download`] | one attempt: what is here, what to ask, what comes |
 //! | [`retry`] | when another attempt follows |
 //! | [`session`] | one chain to an origin and the requests on it; walking the route again after it broke |
+//! | [`contacts`] | whose key is expected at the end of a route, and what is remembered |
 //! | [`verify`] | threads that hash chunks and write those that are good |
 //! | [`part_file`] | `NAME.part`: locked, written at offsets, synced, renamed |
 //! | [`unfinished`] | what such files are called, and whether what stands there is this program's |
@@ -23,7 +24,7 @@
 //! | [`scan`] | which chunks of a local file have the hashes they should have |
 //! | [`tree`] | whole directories: listing, many small files on one pipe, what lands where |
 //! | [`progress`], [`event`], [`console`] | what people and programs see of it |
-//! | [`trace`], [`list`] | the two other commands |
+//! | [`trace`], [`list`], [`known`] | the other commands |
 //! | [`left_out`] | what an origin has and does not give |
 //! | [`failure`], [`exit`] | every way to fail, and the exit codes |
 //! | [`stop`] | Ctrl-C |
@@ -35,11 +36,13 @@
 pub mod beneath;
 pub mod cli;
 pub mod console;
+pub mod contacts;
 pub mod download;
 pub mod event;
 pub mod exit;
 pub mod failure;
 pub mod journal;
+pub mod known;
 pub mod left_out;
 pub mod list;
 pub mod part_file;
@@ -69,6 +72,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Exit {
     match &cli.command {
         Some(Command::Trace(arguments)) => trace::run(arguments, &stop).await,
         Some(Command::List(arguments)) => list::run(arguments, &stop).await,
+        Some(Command::Known(arguments)) => known::run(arguments),
         None => fetch(&cli.fetch, &stop).await,
     }
 }

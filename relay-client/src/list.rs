@@ -5,16 +5,16 @@ use crate::console;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::left_out::LeftOut;
-use crate::plan::{congestion, silence};
+use crate::plan::{network, silence};
 use crate::platform::standard_output;
 use crate::progress::{Reporter, conclude};
 use crate::route_source;
+use crate::session::Network;
 use crate::session::{Session, request};
 use crate::show;
 use crate::stop::{Stop, Until};
 use crate::tree::sift::is_behind;
 use relay_chain::requests::AnswerError;
-use relay_link::congestion::Congestion;
 use relay_proto::file::{Entry, EntryKind, List, Page, RequestedName};
 use relay_proto::route::Route;
 use serde::Serialize;
@@ -33,8 +33,8 @@ async fn list(arguments: &ListArguments, stop: &Stop) -> Result<(), Failure> {
     let prefix =
         RequestedName::try_from(prefix.as_str()).map_err(|e| Failure::Usage(format!("the prefix: {e}")))?;
     let silence = silence(arguments.time.timeout)?;
-    let congestion = congestion(arguments.network.congestion)?;
-    let listing = Listing { route: &route, prefix, recursive: arguments.recursive, silence, congestion };
+    let network = network(&arguments.network, &arguments.trust, std::slice::from_ref(&route))?;
+    let listing = Listing { route: &route, prefix, recursive: arguments.recursive, silence, network };
     let show: fn(&Page) -> io::Result<()> = if arguments.json { print_page_json } else { print_page };
     let left_out = Until::new(stop, arguments.time.deadline).bound(listing.print(show)).await?;
     if left_out.links > 0 {
@@ -65,7 +65,7 @@ struct Listing<'a> {
     prefix: RequestedName,
     recursive: bool,
     silence: Duration,
-    congestion: Congestion,
+    network: Network,
 }
 
 impl Listing<'_> {
@@ -74,7 +74,7 @@ impl Listing<'_> {
         let reporter = Reporter::silent();
         let first = self.request(None)?;
         let mut session =
-            Session::connect(self.route, self.silence, self.congestion, &first, &reporter).await?;
+            Session::connect(self.route, self.silence, &self.network, &first, &reporter).await?;
         let (mut left_out, mut after) = (LeftOut::default(), None);
         loop {
             let head = session.head().await?;

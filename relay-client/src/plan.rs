@@ -1,11 +1,13 @@
 //! What the arguments mean: which route, where the file goes, which limits hold. Checked before anything is dialled.
 
-use crate::cli::{Connections, FetchArguments};
+use crate::cli::{Connections, FetchArguments, NetworkArguments, TrustArguments};
+use crate::contacts::{Contacts, Wish};
 use crate::failure::Failure;
 use crate::part_file::followed;
 use crate::retry::RetryLimits;
+use crate::session::Network;
 use crate::show;
-use relay_link::congestion::{Congestion, CongestionWish};
+use relay_link::congestion::Congestion;
 use relay_proto::digest::FileHash;
 use relay_proto::file::RequestedName;
 use relay_proto::limits::{MAX_SILENCE, MIN_SILENCE};
@@ -26,8 +28,8 @@ pub struct Plan {
     pub target: Target,
     /// The longest wait without a byte.
     pub silence: Duration,
-    /// What connections get.
-    pub congestion: Congestion,
+    /// How connections are made, and to whom.
+    pub network: Network,
     /// The longest run.
     pub deadline: Option<Duration>,
     /// How often to try again.
@@ -81,7 +83,7 @@ impl Plan {
             first: 0,
             target,
             silence: silence(arguments.time.timeout)?,
-            congestion: congestion(arguments.network.congestion)?,
+            network: network(&arguments.network, &arguments.trust, &routes)?,
             deadline: arguments.time.deadline,
             retry: RetryLimits { retries: arguments.retry.retries, max_time: arguments.retry.retry_max_time },
             expected,
@@ -99,7 +101,7 @@ impl Plan {
             first: 0,
             target,
             silence: Duration::from_secs(1),
-            congestion: Congestion::SYSTEM,
+            network: Network::PLAIN,
             deadline: None,
             retry: RetryLimits::default(),
             connections: Connections::Auto,
@@ -152,12 +154,20 @@ pub fn silence(timeout: Duration) -> Result<Duration, Failure> {
     Err(Failure::Usage(format!("--timeout must lie between {least} and {most}")))
 }
 
-/// What the connections get.
+/// How the connections are made, and who may be at their ends.
 ///
 /// # Errors
-/// [`Failure::Usage`] for one that was named and cannot be had.
-pub fn congestion(wish: Option<CongestionWish>) -> Result<Congestion, Failure> {
-    Congestion::of(wish).map_err(|error| Failure::Usage(format!("--congestion: {error}")))
+/// [`Failure::Usage`] for a congestion control that was named and cannot be had, and for wishes that contradict each other;
+/// [`Failure::Local`] for known nodes that cannot be read.
+pub fn network(
+    network: &NetworkArguments,
+    trust: &TrustArguments,
+    routes: &[Route],
+) -> Result<Network, Failure> {
+    let congestion = Congestion::of(network.congestion)
+        .map_err(|error| Failure::Usage(format!("--congestion: {error}")))?;
+    let wish = Wish { plain: trust.plain, strict: trust.strict, pins: trust.pin.clone() };
+    Ok(Network { congestion, contacts: Contacts::of(wish, routes)? })
 }
 
 fn expected(flag: Option<FileHash>, route: Option<FileHash>) -> Result<Option<FileHash>, Failure> {

@@ -301,6 +301,7 @@ fn sentence(event: &Event) -> Option<String> {
             let ms = show::milliseconds(from_ms(*ms));
             format!("{}hop {position} ({hop}): {agent}, {ms}", route_label(*route))
         }
+        Event::Encrypted { route, text, .. } => format!("{}{text}", route_label(*route)),
         Event::File { name, size, have: 0 } => format!("{name}: {}", show::bytes(*size)),
         Event::File { name, size, have } => {
             format!("{name}: {}, of which {} are here already", show::bytes(*size), show::bytes(*have))
@@ -482,6 +483,7 @@ impl Bars {
             // What other routes do is told above the bar, which shows the first one's steps until the file comes.
             Event::Dialling { .. } | Event::Connected { .. } if self.is_underway() => {}
             Event::Hello { .. } if self.is_underway() => self.line(event),
+            Event::Encrypted { .. } => self.line(event),
             Event::Dialling { hops, hop, .. } => {
                 self.spin();
                 self.bar.enable_steady_tick(TICK);

@@ -1,16 +1,18 @@
 //! One chain to an origin, and the requests on it. Knows nothing of files here.
 
+use crate::contacts::{Contacts, Guard};
 use crate::event::Begun;
 use crate::failure::Failure;
 use crate::progress::Reporter;
 use crate::stop::Until;
-use relay_chain::chain::{PipeError, Walk, random_id, walk};
+use relay_chain::chain::{Encryption, Pipe, PipeError, Walk, random_id, walk};
 use relay_chain::requests::{AnswerError, Answers, Body};
 use relay_link::congestion::Congestion;
 use relay_link::link::Link;
 use relay_proto::file::Head;
 use relay_proto::frame::{Message, encode};
 use relay_proto::route::Route;
+use relay_trust::key::PublicKey;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -42,11 +44,11 @@ impl<'a> Session<'a> {
     pub async fn connect(
         route: &'a Route,
         silence: Duration,
-        congestion: Congestion,
+        network: &Network,
         first: &[u8],
         reporter: &Reporter,
     ) -> Result<Session<'a>, Failure> {
-        Session::walk(route, silence, congestion, first, |step| reporter.step(None, step, route)).await
+        Session::walk(route, silence, network, first, |step| reporter.step(None, step, route)).await
     }
 
     /// The same for somebody who shows the steps in another way, or not at all.
@@ -56,16 +58,11 @@ impl<'a> Session<'a> {
     pub async fn walk(
         route: &'a Route,
         silence: Duration,
-        congestion: Congestion,
+        network: &Network,
         first: &[u8],
-        mut on_step: impl FnMut(Begun),
+        on_step: impl FnMut(Begun),
     ) -> Result<Session<'a>, Failure> {
-        let id =
-            random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
-        on_step(Begun::Dialling(id));
-        let plan = Walk { route, id, silence, first_requests: first, encryption: None, congestion };
-        let pipe =
-            walk(&plan, |step| on_step(Begun::Step(step))).await.map_err(|error| not_built(error, route))?;
+        let pipe = build(route, silence, network, first, on_step).await?;
         let answers = Answers::new(pipe.link, silence);
         Ok(Session { route, answers, silence, received: 0, walked: pipe.after })
     }
@@ -140,14 +137,54 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Why no pipe stands on this route.
-#[must_use]
-pub fn not_built(error: PipeError, route: &Route) -> Failure {
+/// How connections are made, and who may be at their ends.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The congestion control of the connections to first hops.
+    pub congestion: Congestion,
+    /// Whose keys are expected.
+    pub contacts: Contacts,
+}
+
+impl Network {
+    /// As the system has it, in the clear.
+    pub const PLAIN: Network = Network { congestion: Congestion::SYSTEM, contacts: Contacts::PLAIN };
+}
+
+/// Builds the pipe that every session runs over; `first` goes out as early as it may.
+///
+/// # Errors
+/// [`Failure::Walk`] names the hop where it ended, [`Failure::Key`] says who was there instead of whom.
+pub async fn build(
+    route: &Route,
+    silence: Duration,
+    network: &Network,
+    first: &[u8],
+    mut on_step: impl FnMut(Begun),
+) -> Result<Pipe, Failure> {
+    let id = random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
+    on_step(Begun::Dialling(id));
+    let guard = network.contacts.guard(route)?;
+    let believes = |key: &PublicKey| guard.as_ref().is_some_and(|guard| guard.believes(key));
+    let encryption = guard.as_ref().map(|guard| Encryption { config: &guard.config, believes: &believes });
+    let plan = Walk { route, id, silence, first_requests: first, encryption, congestion: network.congestion };
+    let walked = walk(&plan, |step| on_step(Begun::Step(step))).await;
+    let pipe = walked.map_err(|error| not_built(error, route, guard.as_ref()))?;
+    if let (Some(key), Some(guard)) = (pipe.key, &guard)
+        && let Some(standing) = guard.news(&key)
+    {
+        on_step(Begun::Encrypted { key, standing });
+    }
+    Ok(pipe)
+}
+
+fn not_built(error: PipeError, route: &Route, guard: Option<&Guard>) -> Failure {
     match error {
         PipeError::Walk(error) => Failure::Walk(error),
         PipeError::Key(mismatch) => {
             let position = route.hops().len();
-            Failure::Key { position, origin: route.hop(position).clone(), what: mismatch.to_string() }
+            let what = guard.map_or_else(|| mismatch.to_string(), |guard| guard.complaint(mismatch));
+            Failure::Key { position, origin: route.hop(position).clone(), what }
         }
     }
 }

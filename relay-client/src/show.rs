@@ -1,6 +1,8 @@
 //! How things look in sentences: paths without control characters, sizes, durations.
 
 use relay_proto::text::clean;
+use relay_trust::key::PublicKey;
+use relay_trust::known::Standing;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,4 +35,15 @@ pub(crate) fn seconds(duration: Duration) -> String {
 pub(crate) fn rate(bytes: u64, duration: Duration) -> String {
     let rate = bytes as f64 / duration.as_secs_f64().max(1e-6);
     format!("{}/s", self::bytes(rate as u64))
+}
+
+/// To whom it is encrypted, and why that key is believed.
+pub fn encrypted(key: &PublicKey, standing: Standing) -> String {
+    let why = match standing {
+        Standing::Pinned => "pinned".to_owned(),
+        Standing::Known { since } => format!("known since {since}"),
+        Standing::Follows { old, since } => format!("which follows {old} since {since}"),
+        Standing::FirstContact => "first contact, remembered".to_owned(),
+    };
+    format!("encrypted to {key}, {why}")
 }

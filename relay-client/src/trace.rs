@@ -5,18 +5,17 @@ use crate::console;
 use crate::event::{Begun, Event};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::{congestion, silence};
+use crate::plan::{network, silence};
 use crate::progress::conclude;
 use crate::route_source;
-use crate::session::not_built;
+use crate::session::build;
 use crate::show;
 use crate::stop::{Stop, Until};
-use relay_chain::chain::{Step, Walk, random_id, walk};
+use relay_chain::chain::Step;
 use relay_proto::hop::ConnectionId;
 use relay_proto::route::Route;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 /// Walks the route and shows every step.
@@ -28,13 +27,10 @@ async fn trace(arguments: &TraceArguments, stop: &Stop) -> Result<(), Failure> {
     // Only the hops count; a name is needed to make a route of them.
     let route = route_source::read(&arguments.route, Some("-"))?;
     let silence = silence(arguments.time.timeout)?;
-    let congestion = congestion(arguments.network.congestion)?;
-    let id = random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
+    let network = network(&arguments.network, &arguments.trust, std::slice::from_ref(&route))?;
     let mut view = View { route: &route, json: arguments.json, address: None, lost: None };
-    view.begin(id);
-    let plan = Walk { route: &route, id, silence, first_requests: &[], encryption: None, congestion };
     let walked = Until::new(stop, arguments.time.deadline)
-        .bound(async { walk(&plan, |step| view.step(step)).await.map_err(|error| not_built(error, &route)) })
+        .bound(build(&route, silence, &network, &[], |step| view.step(step)))
         .await;
     let pipe = walked.inspect_err(|failure| view.end(failure))?;
     if !arguments.json {
@@ -73,21 +69,20 @@ impl View<'_> {
     fn begin(&mut self, id: ConnectionId) {
         let hops = self.route.hops().len();
         let last = self.route.hop(hops);
-        if self.json {
-            self.tell(Begun::Dialling(id));
-        } else {
-            self.say(&format!("to {last}, {hops} {}, connection {id}", plural(hops)));
-        }
+        self.say(&format!("to {last}, {hops} {}, connection {id}", plural(hops)));
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, begun: Begun) {
         if self.json {
-            self.tell(Begun::Step(step));
-            return;
+            return self.tell(begun);
         }
-        match step {
-            Step::Connected { address, .. } => self.address = Some(address),
-            Step::Hello { position, agent, after } => self.hop(position, &agent, after),
+        match begun {
+            Begun::Dialling(id) => self.begin(id),
+            Begun::Step(Step::Connected { address, .. }) => self.address = Some(address),
+            Begun::Step(Step::Hello { position, agent, after }) => self.hop(position, &agent, after),
+            Begun::Encrypted { key, standing } => {
+                self.say(&format!("     {}", show::encrypted(&key, standing)));
+            }
         }
     }
 

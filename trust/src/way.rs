@@ -2,6 +2,7 @@
 
 use relay_proto::address::{Hop, HopError};
 use relay_proto::limits::MAX_HOPS;
+use relay_proto::route::Route;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -19,6 +20,13 @@ impl Way {
     pub fn along(hops: &[Hop]) -> Option<Way> {
         let forms: Vec<String> = hops.iter().map(normal_form).collect();
         (!forms.is_empty()).then(|| Way(forms.join(">")))
+    }
+
+    /// The whole way of a route.
+    #[must_use]
+    pub fn to_origin(route: &Route) -> Way {
+        let forms: Vec<String> = route.hops().iter().map(normal_form).collect();
+        Way(forms.join(">"))
     }
 
     /// Its text.

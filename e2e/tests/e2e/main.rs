@@ -30,6 +30,7 @@
 #[cfg(target_os = "linux")]
 mod clock_jumps;
 mod conversation;
+mod encryption;
 mod events;
 mod faults;
 mod hostile;

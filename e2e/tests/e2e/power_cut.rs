@@ -55,7 +55,15 @@ fn record(world: &World, log: &Path) -> Vec<Call> {
     let data = "openat,pwrite64,write,ftruncate,fdatasync,fsync";
     let names = "?rename,?renameat,?renameat2,?mkdir,?mkdirat";
     command.args(["-e", &format!("trace={data},{names}")]);
-    command.arg(program("relay-client")).args(["--get", NAME, "--via", &proxy.hop(), "--timeout", "60"]);
+    command.arg(program("relay-client")).args([
+        "--get",
+        NAME,
+        "--via",
+        &proxy.hop(),
+        "--timeout",
+        "60",
+        "--plain",
+    ]);
     command.args(["-o", &format!("{PLACE}/{NAME}")]);
     let finished = Process::start(command).finish();
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);

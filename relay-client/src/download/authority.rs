@@ -60,7 +60,7 @@ impl Authority {
         let range = Some(relay_proto::chunk::AskedRange { first, end: None });
         let conditions = Conditions { if_match: Some(version.entity_tag.clone()), ..Conditions::default() };
         let asked = request(&Hashes { name: route.file().clone(), range, conditions })?;
-        let mut session = Session::walk(route, plan.silence, plan.congestion, &asked, |_| {}).await?;
+        let mut session = Session::walk(route, plan.silence, &plan.network, &asked, |_| {}).await?;
         let head = session.head().await?;
         if !head.status.is_success() {
             return Err(session.refused(&head));

@@ -187,7 +187,7 @@ async fn ask_one<'a>(
         let route = plan.route(number);
         let first = question.frame(route.file().clone())?;
         let label = plan.label(number);
-        let mut session = Session::walk(route, plan.silence, plan.congestion, &first, |step| {
+        let mut session = Session::walk(route, plan.silence, &plan.network, &first, |step| {
             reporter.step(label, step, route);
         })
         .await?;

@@ -113,7 +113,7 @@ impl<'a> Worker<'a> {
         let Shared { plan, reporter, .. } = *self.shared;
         let route = plan.route(self.route);
         let first = request(&Stat { name: route.file().clone() })?;
-        let mut session = Session::walk(route, plan.silence, plan.congestion, &first, |step| {
+        let mut session = Session::walk(route, plan.silence, &plan.network, &first, |step| {
             if tells {
                 reporter.step(plan.label(self.route), step, route);
             }

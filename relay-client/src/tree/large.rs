@@ -95,7 +95,7 @@ async fn place(shared: &Shared, item: &Item) -> Result<(Arc<Directory>, String),
 }
 
 fn plan(shared: &Shared, way: usize, item: &Item, target: PathBuf) -> Result<Plan, Failure> {
-    let TreePlan { ways, silence, congestion, retry, connections, checksum, .. } = &shared.plan;
+    let TreePlan { ways, silence, network, retry, connections, checksum, .. } = &shared.plan;
     let route = |way: &Way| {
         let name = way.name_of(item.path.as_str())?;
         let route = Route::new(name.as_str(), way.route.hops().to_vec(), None);
@@ -106,7 +106,7 @@ fn plan(shared: &Shared, way: usize, item: &Item, target: PathBuf) -> Result<Pla
         first: way,
         target: Target::File(target),
         silence: *silence,
-        congestion: *congestion,
+        network: network.clone(),
         deadline: None,
         retry: *retry,
         connections: *connections,

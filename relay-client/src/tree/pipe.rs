@@ -7,13 +7,11 @@ use super::sift::{Item, SMALL, Sifted, Sifter, is_behind};
 use super::view::View;
 use super::work::{Question, Work};
 use crate::beneath::{Directory, Walker, split};
-use crate::event::Begun;
 use crate::failure::Failure;
 use crate::left_out::LeftOut;
 use crate::platform::read_exact_at;
 use crate::progress::Reporter;
-use crate::session::{not_built, request};
-use relay_chain::chain::{Walk, random_id, walk};
+use crate::session::{build, request};
 use relay_chain::requests::{AnswerError, Answers, Body};
 use relay_link::link::{LinkReader, LinkWriter};
 use relay_proto::chunk::{AskedRange, CHUNK_LEN, ChunkRange, chunk_count, chunk_len};
@@ -126,16 +124,11 @@ impl<'a> Pipe<'a> {
         let mut asked = Asked { work: &shared.work, questions: VecDeque::new() };
         let first = asked.more(way, FIRST_REQUESTS)?;
         let route = &way.route;
-        let id =
-            random_id().map_err(|e| Failure::local("read", Path::new("the system's random numbers"), e))?;
         let label = shared.plan.label(way);
-        reporter.step(label, Begun::Dialling(id), route);
-        let TreePlan { silence, congestion, .. } = shared.plan;
-        let plan = Walk { route, id, silence, first_requests: &first, encryption: None, congestion };
-        let walked = walk(&plan, |step| reporter.step(label, Begun::Step(step), route)).await;
-        let pipe = walked.map_err(|error| not_built(error, route))?;
+        let TreePlan { silence, network, .. } = &shared.plan;
+        let pipe = build(route, *silence, network, &first, |step| reporter.step(label, step, route)).await?;
         let (reader, writer) = pipe.link.into_split();
-        let answers = Answers::new(BufReader::with_capacity(READ_AHEAD, reader), silence);
+        let answers = Answers::new(BufReader::with_capacity(READ_AHEAD, reader), *silence);
         let (requests, queue) = unbounded_channel();
         tokio::spawn(write_requests(writer, queue));
         Ok((Pipe { shared, way, answers, requests, asked, received: 0 }, pipe.after))
@@ -526,7 +519,7 @@ mod tests {
             deadline: None,
             retry: crate::retry::RetryLimits::default(),
             connections: Connections::Auto,
-            congestion: relay_link::congestion::Congestion::SYSTEM,
+            network: crate::session::Network::PLAIN,
             checksum: false,
         };
         let (intake, received) = Intake::alone();

@@ -3,10 +3,10 @@
 use super::select::Selection;
 use crate::cli::{Connections, FetchArguments};
 use crate::failure::Failure;
-use crate::plan::{base_name, congestion, silence};
+use crate::plan::{base_name, network, silence};
 use crate::retry::RetryLimits;
+use crate::session::Network;
 use crate::show;
-use relay_link::congestion::Congestion;
 use relay_proto::file::RequestedName;
 use relay_proto::route::Route;
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ pub struct TreePlan {
     pub retry: RetryLimits,
     /// How many connections each route may have.
     pub connections: Connections,
-    /// What connections get.
-    pub congestion: Congestion,
+    /// How connections are made, and to whom.
+    pub network: Network,
     /// Whether local files are compared by their hashes.
     pub checksum: bool,
 }
@@ -90,6 +90,7 @@ impl TreePlan {
         if arguments.output.output.as_deref() == Some(Path::new("-")) {
             return usage("a directory cannot go to standard output; say with -o DIR/ where to save it");
         }
+        let network = network(&arguments.network, &arguments.trust, &routes)?;
         let ways: Vec<Way> = routes.into_iter().map(Way::of).collect();
         let Some(first) = ways.first() else { return usage("no route") };
         // Patterns are read now, so that a wrong one is told before anything is dialled.
@@ -102,7 +103,7 @@ impl TreePlan {
             silence: silence(arguments.time.timeout)?,
             deadline: arguments.time.deadline,
             retry: RetryLimits { retries: arguments.retry.retries, max_time: arguments.retry.retry_max_time },
-            congestion: congestion(arguments.network.congestion)?,
+            network,
             checksum: arguments.output.checksum,
             connections: arguments.connections,
             ways,
