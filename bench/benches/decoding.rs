@@ -46,7 +46,8 @@ fn messages(c: &mut Criterion) {
     let hello = encode(&Hello { agent: "relay-node/0.1.0".into() }).expect("a frame");
     group.bench_function("hello, read", |b| b.iter(|| read::<Hello>(black_box(&hello))));
     let name = RequestedName::try_from("a/name/of/some/length.bin").expect("a name");
-    let get = encode(&Get { name, range: None, conditions: Conditions::default() }).expect("a frame");
+    let get =
+        encode(&Get { name, range: None, conditions: Conditions::default(), anew: false }).expect("a frame");
     group.bench_function("get, read", |b| b.iter(|| read::<Get>(black_box(&get))));
     let trailer: [u8; TRAILER_LEN] =
         Trailer { state: ChunkState::Good, hash: ChunkHash::from_bytes([7; 32]) }.encode();

@@ -39,7 +39,7 @@ pub async fn walk_only(route: &Route) -> Result<Pipe> {
 /// Walks the route with the request for its file behind the `open`.
 pub async fn ask(route: &Route) -> Result<Answers<Link>> {
     let name = RequestedName::try_from(route.file().as_str()).map_err(|e| anyhow::anyhow!(e))?;
-    let get = encode(&Get { name, range: None, conditions: Conditions::default() })?;
+    let get = encode(&Get { name, range: None, conditions: Conditions::default(), anew: false })?;
     Ok(Answers::new(open(route, &get).await?.link, SILENCE))
 }
 

@@ -27,6 +27,9 @@ pub struct Get {
     /// When to answer something else.
     #[serde(default, skip_serializing_if = "Conditions::is_empty")]
     pub conditions: Conditions,
+    /// A chunk of the file came that did not fit its hash: read and hash these chunks anew, whatever is remembered of them.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub anew: bool,
 }
 
 impl Message for Get {

@@ -27,7 +27,7 @@ fn name(text: &str) -> RequestedName {
 }
 
 fn get(text: &str) -> Get {
-    Get { name: name(text), range: None, conditions: Conditions::default() }
+    Get { name: name(text), range: None, conditions: Conditions::default(), anew: false }
 }
 
 fn facts(raw: &mut Raw, text: &str) -> FileFacts {

@@ -38,6 +38,8 @@ mod hostile;
 mod landing;
 mod lifecycle;
 mod limits_table;
+#[cfg(target_os = "linux")]
+mod memory_maps;
 mod pipes;
 #[cfg(target_os = "linux")]
 mod power_cut;

@@ -122,6 +122,12 @@ impl World {
         }
     }
 
+    /// Removes all that clients saved, directories too.
+    pub fn clear_all_saved(&self) {
+        fs::remove_dir_all(self.saved()).expect("removed");
+        fs::create_dir(self.saved()).expect("a directory");
+    }
+
     /// Checks that the client ended well and `name` has exactly these bytes, with nothing unfinished beside it.
     pub fn check_saved(&self, finished: &Finished, name: &str, bytes: &[u8]) {
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);

@@ -125,15 +125,12 @@ pub fn failed() -> impl Strategy<Value = Failed> {
 }
 
 pub fn get() -> impl Strategy<Value = Get> {
-    (name(), option::of(asked()), conditions()).prop_map(|(name, range, conditions)| Get {
-        name,
-        range,
-        conditions,
-    })
+    (name(), option::of(asked()), conditions(), any::<bool>())
+        .prop_map(|(name, range, conditions, anew)| Get { name, range, conditions, anew })
 }
 
 pub fn hashes() -> impl Strategy<Value = Hashes> {
-    get().prop_map(|Get { name, range, conditions }| Hashes { name, range, conditions })
+    get().prop_map(|Get { name, range, conditions, .. }| Hashes { name, range, conditions })
 }
 
 pub fn stat() -> impl Strategy<Value = Stat> {

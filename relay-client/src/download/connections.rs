@@ -377,6 +377,7 @@ mod tests {
             version,
             queue: Queue::new(std::iter::once(0..4), 1),
             authority: Authority::new(0),
+            anew: Box::leak(Box::default()),
             brought,
             came: RefCell::new(vec![0]),
         }

@@ -52,7 +52,7 @@ use relay_chain::requests::{AnswerError, Body};
 use relay_proto::chunk::CHUNK_LEN;
 use relay_proto::digest::FileHash;
 use relay_proto::file::{Conditions, FileFacts};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +91,8 @@ pub struct Download<'a> {
     is_suspect: bool,
     stood: bool,
     fates: Vec<RouteFate>,
+    /// A chunk came damaged in this run (see [`Shared::anew`]).
+    anew: Cell<bool>,
     /// Bytes that each route brought.
     brought: RefCell<Vec<u64>>,
 }
@@ -119,6 +121,7 @@ impl<'a> Download<'a> {
             is_suspect: false,
             stood: false,
             fates: plan.routes.iter().map(|_| RouteFate::default()).collect(),
+            anew: Cell::default(),
             brought: RefCell::new(vec![0; plan.routes.len()]),
         }
     }
@@ -251,7 +254,7 @@ impl<'a> Download<'a> {
     /// # Errors
     /// The first chunk that came damaged or could not be written.
     pub async fn settle(&mut self) -> Result<(), Failure> {
-        let Download { plan, verifiers, settlements, output, placed, fetched, fates, .. } = self;
+        let Download { plan, verifiers, settlements, output, placed, fetched, fates, anew, .. } = self;
         let Some(output) = output else { return Ok(()) };
         let account = |settled: &Settled| {
             if output.account(settled, placed, fetched)? {
@@ -260,6 +263,7 @@ impl<'a> Download<'a> {
                 }
                 return Ok(());
             }
+            anew.set(true);
             blame(fates, settled.route, unfit(plan, settled));
             Err(no_route(fates))
         };
@@ -354,7 +358,8 @@ impl<'a> Download<'a> {
     async fn ask(&mut self, question: &Question) -> Result<Answered<'a>, Failure> {
         begin_attempt(&mut self.fates);
         let usable = usable(&self.fates, self.plan.first);
-        let (answered, failures) = question::ask(self.plan, self.reporter, &usable, question).await;
+        let (answered, failures) =
+            question::ask(self.plan, self.reporter, &usable, question, self.anew.get()).await;
         for (route, failure) in failures {
             if answered.is_some() {
                 // It is tried again beside the others, which only a file has.
@@ -403,7 +408,7 @@ impl<'a> Download<'a> {
             );
         }
         let question = Question::Hashes(Conditions::default());
-        session.send(&question.frame(self.plan.route(route).file().clone())?).await?;
+        session.send(&question.frame(self.plan.route(route).file().clone(), self.anew.get())?).await?;
         match question.answered(&mut session).await? {
             Answer::Hashes(body) => self.by_hashes(route, session, &body).await,
             _ => Err(misfit(&session)),
@@ -468,6 +473,7 @@ impl<'a> Download<'a> {
             version: version.clone(),
             queue: Queue::new(placed.missing(size), plan.connections_at_first()),
             authority: Authority::new(route),
+            anew: &self.anew,
             brought: &self.brought,
             came: RefCell::new(vec![0; plan.routes.len()]),
         };
@@ -481,6 +487,7 @@ impl<'a> Download<'a> {
                 biased;
                 settled = settlements.next() => {
                     if !output.account(&settled, placed, fetched)? {
+                        self.anew.set(true);
                         reporter.take_back(settled.len as u64);
                         shared.queue.give_back(settled.index);
                         connections.drop_route(settled.route, unfit(plan, &settled))?;

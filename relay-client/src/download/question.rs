@@ -29,13 +29,14 @@ pub(super) enum Question {
 }
 
 impl Question {
-    pub(super) fn frame(&self, name: RequestedName) -> Result<Vec<u8>, Failure> {
+    /// The request. `anew`: see [`chunks`].
+    pub(super) fn frame(&self, name: RequestedName, anew: bool) -> Result<Vec<u8>, Failure> {
         match self {
             Question::Whole(conditions) => {
                 let range = Some(AskedRange { first: 0, end: Some(FIRST_SEGMENT) });
-                request(&Get { name, range, conditions: conditions.clone() })
+                request(&Get { name, range, conditions: conditions.clone(), anew })
             }
-            Question::Missing(run, version) => chunks(name, run, &version.entity_tag),
+            Question::Missing(run, version) => chunks(name, run, &version.entity_tag, anew),
             Question::Hashes(conditions) => {
                 request(&Hashes { name, range: None, conditions: conditions.clone() })
             }
@@ -135,11 +136,16 @@ pub(super) fn is_same_version(one: &FileFacts, other: &FileFacts) -> bool {
     (one.size, &one.entity_tag) == (other.size, &other.entity_tag)
 }
 
-/// A request for some chunks of one version.
-pub(super) fn chunks(name: RequestedName, run: &Range<u64>, tag: &EntityTag) -> Result<Vec<u8>, Failure> {
+/// A request for some chunks of one version. `anew`: the origin is not to answer with hashes that it remembers.
+pub(super) fn chunks(
+    name: RequestedName,
+    run: &Range<u64>,
+    tag: &EntityTag,
+    anew: bool,
+) -> Result<Vec<u8>, Failure> {
     let range = Some(AskedRange { first: run.start, end: Some(run.end) });
     let conditions = Conditions { if_match: Some(tag.clone()), ..Conditions::default() };
-    request(&Get { name, range, conditions })
+    request(&Get { name, range, conditions, anew })
 }
 
 /// The first origin that answered.
@@ -156,10 +162,11 @@ pub(super) async fn ask<'a>(
     reporter: &Reporter,
     usable: &[usize],
     question: &Question,
+    anew: bool,
 ) -> (Option<Answered<'a>>, Vec<(usize, Failure)>) {
     let (mut waiting, mut failures) = (usable.iter().copied(), Vec::new());
     let mut asking = FuturesUnordered::new();
-    asking.extend(waiting.next().map(|route| ask_one(plan, reporter, route, question)));
+    asking.extend(waiting.next().map(|route| ask_one(plan, reporter, route, question, anew)));
     let mut next_at = Instant::now() + HEAD_START;
     loop {
         let has_more = waiting.len() > 0;
@@ -172,7 +179,7 @@ pub(super) async fn ask<'a>(
             () = sleep_until(next_at), if has_more => {}
             else => return (None, failures),
         }
-        asking.extend(waiting.next().map(|route| ask_one(plan, reporter, route, question)));
+        asking.extend(waiting.next().map(|route| ask_one(plan, reporter, route, question, anew)));
         next_at = Instant::now() + HEAD_START;
     }
 }
@@ -182,10 +189,11 @@ async fn ask_one<'a>(
     reporter: &Reporter,
     number: usize,
     question: &Question,
+    anew: bool,
 ) -> (usize, Result<Answered<'a>, Failure>) {
     let answered = async {
         let route = plan.route(number);
-        let first = question.frame(route.file().clone())?;
+        let first = question.frame(route.file().clone(), anew)?;
         let label = plan.label(number);
         let mut session = Session::walk(route, plan.silence, &plan.network, &first, |step| {
             reporter.step(label, step, route);

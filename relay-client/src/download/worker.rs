@@ -34,6 +34,9 @@ pub(super) struct Shared<'a> {
     pub(super) version: FileFacts,
     pub(super) queue: Queue,
     pub(super) authority: Authority,
+    /// A chunk came damaged in this run. From then on origins are asked to read anew: they may remember hashes of a file that changed
+    /// without a sign.
+    pub(super) anew: &'a Cell<bool>,
     /// Bytes that each route brought in this run.
     pub(super) brought: &'a RefCell<Vec<u64>>,
     /// Bytes that have come on each route in this attempt, whatever became of them.
@@ -212,7 +215,7 @@ impl<'a> Worker<'a> {
         let mut frames = Vec::new();
         while asked_for.len() < MAX_ASKED {
             let Some(run) = self.shared.queue.claim(self.id, before) else { break };
-            frames.extend(question::chunks(name.clone(), &run, &has.entity_tag)?);
+            frames.extend(question::chunks(name.clone(), &run, &has.entity_tag, self.shared.anew.get())?);
             asked_for.push_back(run);
         }
         if frames.is_empty() { Ok(()) } else { session.send(&frames).await }

@@ -102,7 +102,10 @@ fn frame(question: &Question, way: &Way) -> Result<Vec<u8>, Failure> {
         Question::Get(item) => {
             // With a range a file that has grown meanwhile cannot bring more than was expected.
             let range = Some(AskedRange { first: 0, end: Some(SMALL / CHUNK_LEN) });
-            request(&Get { name: way.name_of(item.path.as_str())?, range, conditions: Conditions::default() })
+            // Perhaps it arrived damaged, and then the origin may remember hashes that do not fit any more.
+            let anew = item.failed > 0;
+            let name = way.name_of(item.path.as_str())?;
+            request(&Get { name, range, conditions: Conditions::default(), anew })
         }
         Question::Compare(item) => {
             let name = way.name_of(item.path.as_str())?;

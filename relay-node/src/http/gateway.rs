@@ -128,7 +128,8 @@ impl Fetch for Wish {
         // 2. What the origin can decide alone takes one pass through the chain.
         if let Some(if_none_match) = plain_condition(fields) {
             let conditions = Conditions { if_none_match, ..Conditions::default() };
-            let asking = sessions.ask(&Get { name: self.name.clone(), range: None, conditions }).await?;
+            let asking =
+                sessions.ask(&Get { name: self.name.clone(), range: None, conditions, anew: false }).await?;
             return match asking.head.status {
                 // Nothing follows these heads. That of a file that is not there has no facts either, which is the error.
                 Status::NOT_MODIFIED | Status::NOT_FOUND => self.facts(&self.done(asking)).map(not_modified),
@@ -152,7 +153,7 @@ impl Fetch for Wish {
         let range = part.as_ref().map(chunks_around);
         // Only of the version that the conditions were about.
         let conditions = Conditions { if_match: Some(facts.entity_tag.clone()), ..Conditions::default() };
-        let get = Get { name: self.name.clone(), range, conditions };
+        let get = Get { name: self.name.clone(), range, conditions, anew: false };
         asking.head = sessions.ask_more(&mut asking.answers, &get).await?;
         match part {
             Some(part) => self.part(asking, part),

@@ -170,7 +170,8 @@ fn frame<M: Message>(message: &M) -> Vec<u8> {
 }
 
 fn to_get(get: &Get, origin: &Origin, held: Option<Held>, reach: Reach) -> Result<Answer, Instead> {
-    let found = find(&get.name, get.range, &get.conditions, origin, held, reach)?;
+    let Get { name, range, conditions, anew } = get;
+    let found = find(&Wanted { name, range: *range, conditions, anew: *anew }, origin, held, reach)?;
     let Found { source, head, chunks, held } = found;
     let mut answer = Answer { held, ..Answer::head(&head) };
     let (len, mut rest) = (chunks.bytes(source.size()), chunks.first()..chunks.end());
@@ -187,7 +188,8 @@ fn to_get(get: &Get, origin: &Origin, held: Option<Held>, reach: Reach) -> Resul
 }
 
 fn to_hashes(hashes: &Hashes, origin: &Origin, held: Option<Held>, reach: Reach) -> Result<Answer, Instead> {
-    let found = find(&hashes.name, hashes.range, &hashes.conditions, origin, held, reach)?;
+    let Hashes { name, range, conditions } = hashes;
+    let found = find(&Wanted { name, range: *range, conditions, anew: false }, origin, held, reach)?;
     Ok(Answer { rest: Rest::Hashes(found.source, found.chunks), ..Answer::head(&found.head) })
 }
 
@@ -205,19 +207,23 @@ struct Found {
     held: Option<Held>,
 }
 
-fn find(
-    name: &RequestedName,
+/// What is asked of a file.
+struct Wanted<'a> {
+    name: &'a RequestedName,
     range: Option<AskedRange>,
-    conditions: &Conditions,
-    origin: &Origin,
-    held: Option<Held>,
-    reach: Reach,
-) -> Result<Found, Instead> {
-    let (facts, source) = match held.filter(|held| held.is_meant(name, conditions)) {
+    conditions: &'a Conditions,
+    /// The index is not to be believed.
+    anew: bool,
+}
+
+fn find(wanted: &Wanted<'_>, origin: &Origin, held: Option<Held>, reach: Reach) -> Result<Found, Instead> {
+    let Wanted { name, range, conditions, anew } = *wanted;
+    let fits = |held: &Held| held.source.is_anew() == anew && held.is_meant(name, conditions);
+    let (facts, source) = match held.filter(fits) {
         Some(held) => (held.facts, held.source),
         None => {
             let served = open(name, origin, reach)?;
-            (facts(&served.meta)?, Arc::new(Source::new(served, Arc::clone(&origin.index))))
+            (facts(&served.meta)?, Arc::new(Source::new(served, Arc::clone(&origin.index), anew)))
         }
     };
     if let Some(status) = status_instead(conditions, &facts) {

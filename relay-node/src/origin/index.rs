@@ -87,7 +87,18 @@ impl HashIndex {
 
     /// Keeps the hash of a chunk of this state of the file, which was settled (see [`HashIndex::is_settled`]) before the
     /// chunk was read. A chunk beyond the file's end is ignored.
+    ///
+    /// Where another hash of the chunk was kept, the file changed without a sign. Then nothing else that is kept of it can be relied
+    /// on, and it goes.
     pub fn put(&self, file: &FileIdentity, chunk: u64, hash: ChunkHash) {
+        if self.keep(file, chunk, hash).is_some_and(|before| before != hash) {
+            self.forget(file);
+            self.keep(file, chunk, hash);
+        }
+    }
+
+    /// Keeps the hash of a chunk; returns the one that was kept.
+    fn keep(&self, file: &FileIdentity, chunk: u64, hash: ChunkHash) -> Option<ChunkHash> {
         let number = chunk / SEGMENT_CHUNKS;
         let count = chunk_count(file.size).saturating_sub(number * SEGMENT_CHUNKS).min(SEGMENT_CHUNKS);
         let key = SegmentKey { file: *file, number };
@@ -100,10 +111,12 @@ impl HashIndex {
                 segment
             }
         };
-        let mut hashes = segment.hashes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = hashes.get_mut(place_of(chunk)) {
-            *place = Some(hash);
-        }
+        segment.replace(chunk, hash)
+    }
+
+    /// Forgets all hashes of this state of the file. Looks through the whole index.
+    fn forget(&self, file: &FileIdentity) {
+        self.segments.retain(|key, _| key.file != *file);
     }
 
     /// Whether the file was left alone for long enough that another change could not go unnoticed.
@@ -125,6 +138,12 @@ impl Segment {
         let count = usize::try_from(count).unwrap_or(0);
         let bytes = SEGMENT_OVERHEAD + (count * size_of::<Option<ChunkHash>>()) as u64;
         Segment { hashes: Mutex::new(vec![None; count].into_boxed_slice()), bytes, since: Instant::now() }
+    }
+
+    /// Keeps a chunk's hash; returns the one that was kept.
+    fn replace(&self, chunk: u64, hash: ChunkHash) -> Option<ChunkHash> {
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.get_mut(place_of(chunk)).and_then(|place| place.replace(hash))
     }
 }
 
@@ -201,6 +220,21 @@ mod tests {
         index.put(&file, 1, hash(2));
         index.max_age = MAX_AGE;
         assert_eq!((index.get(&file, 0), index.get(&file, 1)), (None, Some(hash(2))));
+    }
+
+    #[test]
+    fn forgets_a_file_that_changed_without_a_sign() {
+        let index = HashIndex::new(DEFAULT_INDEX_BYTES);
+        let (file, other) = (identity(1, 300 << 20), identity(2, 300 << 20));
+        let kept = |file| [0, 1, 299].map(|chunk| index.get(file, chunk).is_some());
+        for file in [&file, &other] {
+            [0, 1, 299].iter().for_each(|chunk| index.put(file, *chunk, hash(1)));
+        }
+        index.put(&file, 1, hash(1));
+        assert_eq!(kept(&file), [true; 3]);
+        index.put(&file, 1, hash(2));
+        assert_eq!((kept(&file), kept(&other)), ([false, true, false], [true; 3]));
+        assert_eq!(index.get(&file, 1), Some(hash(2)));
     }
 
     #[test]

@@ -20,12 +20,20 @@ pub(super) struct Source {
     /// The latest state that still has the content that was promised.
     promised: Mutex<FileMeta>,
     index: Arc<HashIndex>,
+    /// What the index holds of the file is not believed.
+    anew: bool,
 }
 
 impl Source {
-    pub(super) fn new(served: ServedFile, index: Arc<HashIndex>) -> Source {
+    /// `anew`: every chunk is hashed when it is asked for, whatever the index holds.
+    pub(super) fn new(served: ServedFile, index: Arc<HashIndex>, anew: bool) -> Source {
         let promised = Mutex::new(served.meta);
-        Source { served, promised, index }
+        Source { served, promised, index, anew }
+    }
+
+    /// Whether every chunk is hashed when it is asked for.
+    pub(super) fn is_anew(&self) -> bool {
+        self.anew
     }
 
     /// The file's size in bytes, as promised.
@@ -50,7 +58,7 @@ impl Source {
 
     /// The chunk's hash, if it was computed before.
     pub(super) fn known(&self, chunk: u64) -> Option<ChunkHash> {
-        self.index.get(&self.served.meta.identity, chunk)
+        if self.anew { None } else { self.index.get(&self.served.meta.identity, chunk) }
     }
 
     /// Whether the chunk can be sent without waiting for a disk.

@@ -200,7 +200,7 @@ fn name(text: &str) -> RequestedName {
 }
 
 fn get(text: &str) -> Get {
-    Get { name: name(text), range: None, conditions: Conditions::default() }
+    Get { name: name(text), range: None, conditions: Conditions::default(), anew: false }
 }
 
 fn get_range(text: &str, first: u64, end: Option<u64>) -> Get {
@@ -381,6 +381,32 @@ async fn what_was_hashed_is_not_hashed_again() {
         assert_eq!(client.hashes(&hashes("file")).await.unwrap()[1], wrong);
         fixture.origin.index.put(&identity, 1, right);
     }
+}
+
+#[tokio::test]
+async fn a_complaint_makes_it_hash_anew() {
+    for over_tcp in [true, false] {
+        let fixture = Fixture::new();
+        let content = fixture.file("file", 4 * MIB);
+        let identity = fixture.origin.root.open_file("file", Reach::Anywhere).unwrap().meta.identity;
+        for chunk in [1, 3] {
+            fixture.origin.index.put(&identity, chunk, ChunkHash::from_bytes([9; 32]));
+        }
+        if over_tcp {
+            check_complaint(fixture.over_tcp().await, &content).await;
+        } else {
+            check_complaint(fixture.over_memory(), &content).await;
+        }
+    }
+}
+
+async fn check_complaint<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>, content: &[u8]) {
+    assert_eq!(client.fetch(&get_range("file", 0, Some(1))).await.unwrap(), content[..MIB]);
+    // The file is held open now, and what is held does not count either.
+    let complaint = Get { anew: true, ..get_range("file", 1, Some(2)) };
+    assert_eq!(client.fetch(&complaint).await.unwrap(), content[MIB..2 * MIB]);
+    // What was kept of one chunk was wrong, so the rest of what was kept of this file is not believed any more.
+    assert_eq!(client.fetch(&get("file")).await.unwrap(), content);
 }
 
 #[tokio::test]
