@@ -182,6 +182,33 @@ fn nothing_lands_outside_whatever_is_listed() {
     ended.check(10, &format!("{} of {} could not be fetched", 2 * bad.len(), 2 * bad.len() + 3));
 }
 
+/// What cannot be read and has no entry, of which a listing only counts how much there is.
+#[test]
+fn what_the_origin_cannot_read_is_a_loss_though_nothing_names_it() {
+    let origin = Origin::start(async |mut visit| {
+        visit.hello().await;
+        while let Ok(frame) = read_frame(&mut visit.stream).await {
+            if frame.frame_type == FrameType::Get {
+                good(&mut visit, "d/a").await;
+                continue;
+            }
+            visit.head(&Head::only(Status::OK, "")).await;
+            let page = Page { entries: vec![file("d/a")], unreadable: 3, ..Page::default() };
+            write_message(&mut visit.stream, &page).await.unwrap();
+        }
+    });
+    let hop = format!("127.0.0.1:{}", origin.port);
+    Place::new()
+        .run(&["list", "--recursive", "--via", &hop, "d/"])
+        .check(10, "3 more the origin cannot read");
+    let place = Place::new();
+    let ended = fetch(&place, &origin, &[]);
+    ended.check(10, "3 not readable");
+    // The sum adds up.
+    assert!(ended.stderr.contains("4 files: 1 fetched"), "{}", ended.stderr);
+    assert_eq!(place.read("d/a"), content("d/a"));
+}
+
 #[test]
 fn files_that_fail_at_the_origin_are_told_and_the_rest_comes() {
     let names = ["d/a", "d/changes", "d/gone", "d/once", "d/unreadable", "d/z"];
