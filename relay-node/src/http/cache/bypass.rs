@@ -58,12 +58,12 @@ impl Asked {
     /// Whether only a stored response will do (RFC 9111 §5.2.1.7).
     pub fn wants_stored_only(&self) -> bool {
         let is_read = self.parts.method == Method::GET || self.parts.method == Method::HEAD;
-        is_read && Directives::of(self.fields()).has("only-if-cached")
+        is_read && Directives::of_request(self.fields()).has("only-if-cached")
     }
 
     /// Whether the answer to a request that was sent before this one came could do.
     pub fn takes_what_is_under_way(&self) -> bool {
-        let asked = Directives::of(self.fields());
+        let asked = Directives::of_request(self.fields());
         !asked.has("no-cache") && asked.seconds("max-age") != Some(0) && !self.fields().contains_key(PRAGMA)
     }
 
@@ -81,7 +81,7 @@ impl Asked {
         let not_ours = carries_content(self.fields())
             || self.fields().contains_key(IF_MATCH)
             || self.fields().contains_key(IF_UNMODIFIED_SINCE)
-            || Directives::of(self.fields()).has("no-store");
+            || Directives::of_request(self.fields()).has("no-store");
         not_ours.then_some(Forward::Bypass)
     }
 

@@ -1,5 +1,6 @@
 //! `Cache-Control`, read as RFC 9111 §5.2 says: names without regard to case, values as tokens or quoted strings,
-//! commas inside quotes left alone. What cannot be read errs on the side of not reusing a response.
+//! commas inside quotes left alone. What cannot be read errs on the side of not reusing a response: a member that is none may
+//! have been meant as any directive.
 
 use crate::http::number::number;
 use http::HeaderMap;
@@ -21,14 +22,23 @@ impl Directives {
         let mut directives = Self::default();
         for line in fields.get_all(CACHE_CONTROL) {
             match line.to_str() {
-                Ok(line) => split_outside_quotes(line).for_each(|part| directives.add(part)),
+                Ok(line) => split_outside_quotes(line).map(trimmed).for_each(|part| directives.add(part)),
                 Err(_) => directives.unreadable = true,
             }
         }
         directives
     }
 
-    /// Whether a line held bytes that no directive may hold.
+    /// Reads the directives of a request: where one cannot be read, the client may not want what is stored.
+    pub fn of_request(fields: &HeaderMap) -> Self {
+        let mut directives = Self::of(fields);
+        if directives.unreadable {
+            directives.demand("no-cache");
+        }
+        directives
+    }
+
+    /// Whether something there is no directive.
     pub fn is_unreadable(&self) -> bool {
         self.unreadable
     }
@@ -77,14 +87,17 @@ impl Directives {
     }
 
     fn add(&mut self, part: &str) {
-        let (name, value) = match part.split_once('=') {
-            Some((name, value)) => (name.trim(), Some(unquoted(value.trim()))),
-            None => (part.trim(), None),
-        };
-        let is_token = !name.is_empty() && HeaderName::from_bytes(name.as_bytes()).is_ok();
-        if is_token {
-            self.list.push((name.to_ascii_lowercase(), value));
+        if part.is_empty() {
+            return;
         }
+        let (name, value) = match part.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (part, None),
+        };
+        let is_readable = is_token(name) && value.is_none_or(|value| is_token(value) || is_quoted(value));
+        self.unreadable |= !is_readable;
+        // Its name counts even so.
+        self.list.push((name.trim().to_ascii_lowercase(), value.map(|value| unquoted(value.trim()))));
     }
 }
 
@@ -98,6 +111,28 @@ pub fn members(fields: &HeaderMap, name: impl http::header::AsHeaderName) -> Vec
         .map(str::trim)
         .filter(|member| !member.is_empty())
         .collect()
+}
+
+/// Without the white space around a list's members (RFC 9110 §5.6.3).
+pub fn trimmed(member: &str) -> &str {
+    member.trim_matches([' ', '\t'])
+}
+
+/// Whether it is a token (RFC 9110 §5.6.2), which is what a field's name is, too.
+pub fn is_token(text: &str) -> bool {
+    HeaderName::from_bytes(text.as_bytes()).is_ok()
+}
+
+/// Whether it is one string in quotes and nothing else (RFC 9110 §5.6.4).
+fn is_quoted(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix('"') else { return false };
+    let mut escaped = false;
+    let end = rest.find(|character| {
+        let ends = character == '"' && !escaped;
+        escaped = character == '\\' && !escaped;
+        ends
+    });
+    end.is_some_and(|end| end + 1 == rest.len())
 }
 
 fn seconds(value: Option<&str>) -> u64 {
@@ -123,7 +158,8 @@ fn unquoted(value: &str) -> String {
     plain
 }
 
-fn split_outside_quotes(line: &str) -> impl Iterator<Item = &str> {
+/// What stands between the commas of a line, but for those in quotes.
+pub fn split_outside_quotes(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let mut escaped = false;
     line.split(move |character: char| {
@@ -175,6 +211,28 @@ mod tests {
         );
         assert_eq!(directives(&["max-age=9, max-age=7"]).seconds("max-age"), Some(7));
         assert_eq!(directives(&["public"]).seconds("max-age"), None);
+    }
+
+    #[test]
+    fn what_is_no_directive_is_noticed() {
+        for line in [
+            "private; max-age=0",
+            "no-store no-cache",
+            "private; x",
+            "max-age=60, \"private\"",
+            "max-age=60, x=\"private",
+            "max-age=60, x=\"private\\\"",
+            "max-age=60, x=\"a\"b",
+            "max-age=60, x=a b",
+            "max-age = 60",
+            "max-age=",
+            "=60",
+        ] {
+            assert!(directives(&[line]).is_unreadable(), "{line}");
+        }
+        for line in ["", ", max-age=60 ,\t,", "x=\"a\\\"; b\", y=a.b", "no-cache=\"\"", "max-age=-1"] {
+            assert!(!directives(&[line]).is_unreadable(), "{line}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::Fetch;
 use super::bypass::Asked;
 use super::key::Key;
-use super::policy::{Rules, Times, Verdict, selects};
+use super::policy::{Rules, Times, Verdict, characters, selects};
 use super::unshared::Why;
 use crate::http::seals::Seals;
 use bytes::Bytes;
@@ -304,10 +304,6 @@ impl Told {
 
 fn broken(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
-fn characters(value: &HeaderValue) -> String {
-    value.as_bytes().iter().map(|byte| char::from(*byte)).collect()
 }
 
 fn value_of(characters: &str) -> Option<HeaderValue> {

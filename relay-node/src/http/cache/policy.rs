@@ -7,9 +7,12 @@
 //! raw fields could overflow its clock, and it neither knows upper-case directives nor RFC 850 dates. Its fields for the
 //! response are not used, for they keep only one line of each name.
 
-use super::directives::{Directives, LONGEST_SECONDS, delta_seconds, members};
+use super::directives::{
+    Directives, LONGEST_SECONDS, delta_seconds, is_token, members, split_outside_quotes, trimmed,
+};
 use http::header::{
-    AGE, AUTHORIZATION, CACHE_CONTROL, DATE, EXPIRES, LAST_MODIFIED, PRAGMA, SET_COOKIE, VARY,
+    ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AGE, AUTHORIZATION, CACHE_CONTROL, DATE,
+    EXPIRES, LAST_MODIFIED, PRAGMA, SET_COOKIE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_cache_semantics::{BeforeRequest, CacheOptions, CachePolicy};
@@ -20,6 +23,9 @@ pub const LONGEST_HEURISTIC: Duration = Duration::from_secs(24 * 3600);
 
 /// How many request fields a `Vary` may name before the response is no longer kept.
 pub const MOST_VARY_FIELDS: usize = 16;
+
+/// Request fields that are lists of members with optional white space around them (RFC 9110 §12.5).
+const LISTS: [HeaderName; 4] = [ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE];
 
 /// A clock that is set back by less than this makes no response look much younger than it is.
 const CLOCK_STEP: Duration = Duration::from_secs(60);
@@ -79,7 +85,9 @@ impl Rules {
             received: times.received,
             lifetime,
             needs_validation,
-            never_stale: needs_validation || said.has("must-revalidate") || said.has("proxy-revalidate"),
+            // RFC 9111 §5.2.2.10: s-maxage means proxy-revalidate, too.
+            never_stale: needs_validation
+                || ["must-revalidate", "proxy-revalidate", "s-maxage"].iter().any(|name| said.has(name)),
             while_revalidate: Duration::from_secs(said.seconds("stale-while-revalidate").unwrap_or(0)),
             if_error: said.seconds("stale-if-error").map(Duration::from_secs),
             policy,
@@ -118,7 +126,7 @@ impl Rules {
         if self.is_fresh(now) && !self.needs_validation && !asks {
             return Verdict::Fresh;
         }
-        let asked = Directives::of(request);
+        let asked = Directives::of_request(request);
         if asks && self.client_accepts(&asked, request, now) {
             return Verdict::Fresh;
         }
@@ -135,7 +143,7 @@ impl Rules {
     /// Whether the response may stand in when the origin cannot be reached or answers with 500, 502, 503 or 504
     /// (RFC 5861 §4). Either side can allow it; the origin can forbid it.
     pub fn may_stand_in(&self, request: &HeaderMap, now: SystemTime) -> bool {
-        let asked = Directives::of(request).seconds("stale-if-error").map(Duration::from_secs);
+        let asked = Directives::of_request(request).seconds("stale-if-error").map(Duration::from_secs);
         let Some(allowed) = asked.max(self.if_error) else { return false };
         !self.never_stale && self.stale_for(now) <= allowed
     }
@@ -193,21 +201,33 @@ pub fn said_the_same(one: &HeaderMap, other: &HeaderMap, name: &HeaderName) -> b
     said(one, name) == said(other, name)
 }
 
+/// Its bytes as the characters of the same numbers. White space is left out only where it is known to mean nothing.
 fn said(request: &HeaderMap, name: &HeaderName) -> Option<String> {
     if !request.contains_key(name) {
         return None;
     }
-    let lines = request.get_all(name).into_iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
-    let parts: Vec<String> = lines
-        .flat_map(|line| line.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>())
-        .collect();
-    Some(parts.join(","))
+    let lines = request.get_all(name).into_iter().map(characters);
+    if LISTS.contains(name) {
+        let lines: Vec<String> = lines.collect();
+        let members: Vec<&str> =
+            lines.iter().flat_map(|line| split_outside_quotes(line)).map(trimmed).collect();
+        return Some(members.join(","));
+    }
+    // No line holds one of its own.
+    Some(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// The bytes of a field's value as the characters U+0000 to U+00FF of the same numbers.
+pub fn characters(value: &HeaderValue) -> String {
+    value.as_bytes().iter().map(|byte| char::from(*byte)).collect()
 }
 
 fn vary_is_bearable(response: &HeaderMap) -> bool {
     let readable = response.get_all(VARY).into_iter().all(|line| line.to_str().is_ok());
     let names = members(response, VARY);
-    readable && names.len() <= MOST_VARY_FIELDS && names.iter().all(|name| *name != "*")
+    // What is no field's name says, as "*" does, that it is not known what the response was chosen by.
+    let named = names.iter().all(|name| *name != "*" && is_token(name));
+    readable && names.len() <= MOST_VARY_FIELDS && named
 }
 
 fn refuses_stale(asked: &Directives, request: &HeaderMap) -> bool {
@@ -237,7 +257,7 @@ fn policy(
     times: Times,
 ) -> CachePolicy {
     let mut asked = HeaderMap::new();
-    if Directives::of(request).has("no-store") {
+    if Directives::of_request(request).has("no-store") {
         asked.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     if request.contains_key(AUTHORIZATION) {

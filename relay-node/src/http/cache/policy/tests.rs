@@ -56,6 +56,15 @@ fn what_may_be_kept() {
         (&[], 200, &["cache-control: max-age=5", "vary: *"], false),
         (&[], 200, &["cache-control: max-age=5", "vary: accept, *"], false),
         (&[], 200, &["cache-control: max-age=5", "vary: Accept"], true),
+        (&[], 200, &["cache-control: max-age=5", "vary: Cookie; Accept"], false),
+        (&[], 200, &["cache-control: max-age=5", "vary: Accept Cookie"], false),
+        (&[], 200, &["cache-control: max-age=5", "vary: \"Cookie\""], false),
+        (&[], 200, &["cache-control: max-age=5", "vary: *;x"], false),
+        (&[], 200, &["cache-control: max-age=5", "vary: Accept,, Cookie"], true),
+        (&[], 200, &["cache-control: private; max-age=0"], false),
+        (&[], 200, &["cache-control: no-store no-cache"], false),
+        (&[], 200, &["cache-control: max-age=5, \"private\""], false),
+        (&[], 200, &["cache-control: max-age=5, private=\"x"], false),
         (&[], 206, &["cache-control: max-age=5"], false),
         (&[], 302, &[], false),
         (&[], 302, &["cache-control: max-age=5"], true),
@@ -146,6 +155,10 @@ fn what_a_stored_response_may_answer() {
         (&["cache-control: max-age=60, must-revalidate"], &["cache-control: max-stale"], 61, Stale),
         (&["cache-control: max-age=60, proxy-revalidate"], &["cache-control: max-stale"], 61, Stale),
         (&["cache-control: max-age=60, proxy-revalidate"], &[], 59, Fresh),
+        (&["cache-control: s-maxage=60"], &["cache-control: max-stale"], 61, Stale),
+        (&["cache-control: s-maxage=60, stale-while-revalidate=30"], &[], 61, Stale),
+        (&["cache-control: max-age=60"], &["cache-control: no-cache; x"], 1, Refused),
+        (&["cache-control: max-age=60"], &["cache-control: max-stale, x y"], 61, Refused),
         (&["cache-control: no-cache"], &["cache-control: max-stale"], 1, Stale),
         (&["cache-control: no-cache, max-age=60"], &[], 1, Stale),
         (&["cache-control: max-age=60, stale-while-revalidate=30"], &[], 89, StaleWhileRevalidate),
@@ -179,6 +192,8 @@ fn who_may_stand_in_for_a_broken_origin() {
         (&["cache-control: max-age=60"], &["cache-control: stale-if-error=30"], 89, true),
         (&["cache-control: max-age=60, must-revalidate, stale-if-error=30"], &[], 61, false),
         (&["cache-control: no-cache, stale-if-error=30"], &[], 1, false),
+        (&["cache-control: s-maxage=60, stale-if-error=30"], &[], 61, false),
+        (&["cache-control: s-maxage=60"], &["cache-control: stale-if-error=30"], 61, false),
     ];
     for (response, request, when, allowed) in table {
         let found = rules(&[], 200, response).may_stand_in(&fields(request), at(*when));
@@ -201,6 +216,36 @@ fn requests_are_told_apart_by_what_vary_names() {
     ];
     for (request, same) in table {
         assert_eq!(selects(&selecting, &fields(request)), *same, "{request:?}");
+    }
+}
+
+#[test]
+fn fields_that_are_no_lists_are_compared_by_their_bytes() {
+    let says = |name: &'static str, lines: &[&[u8]]| {
+        let mut fields = HeaderMap::new();
+        for line in lines {
+            fields.append(name, HeaderValue::from_bytes(line).unwrap());
+        }
+        fields
+    };
+    let table: &[(&str, &[&[u8]], &[&[u8]], bool)] = &[
+        ("cookie", &[b"s=\xe4"], &[b"s=\xe4"], true),
+        ("cookie", &[b"s=\xe4"], &[b"s=\xf6"], false),
+        ("cookie", &[b"\"a , b\""], &[b"\"a,b\""], false),
+        ("cookie", &[b"a , b"], &[b"a,b"], false),
+        ("cookie", &[b"a,b"], &[b"a", b"b"], false),
+        ("accept", &[b"a , b"], &[b"a", b"b"], true),
+        ("accept", &[b"a;x=\"c , d\" ,b"], &[b"a;x=\"c,d\",b"], false),
+        ("accept", &[b"a;x=\"c , d\" ,b"], &[b"a;x=\"c , d\",b"], true),
+        ("accept", &[b"a,\xa0b"], &[b"a,b"], false),
+    ];
+    for (name, one, other, same) in table {
+        let name_found = HeaderName::from_static(name);
+        assert_eq!(
+            said_the_same(&says(name, one), &says(name, other), &name_found),
+            *same,
+            "{one:?} {other:?}"
+        );
     }
 }
 
