@@ -76,6 +76,7 @@ fn no_room_for_the_file() {
     let place = Place::new();
     let client = place.command(&["--get", "f", "--via", &format!("127.0.0.1:{}", origin.port)]);
     let mut limited = Command::new("sh");
+    limited.env("RELAY_CLIENT_PLAIN", "true");
     limited
         .args(["-c", "ulimit -f 2048; exec \"$0\" \"$@\""])
         .arg(client.get_program())
@@ -189,6 +190,7 @@ fn an_ignored_signal_stays_ignored() {
     let via = format!("127.0.0.1:{}", origin.port);
     let client = place.command(&["--get", "f", "--via", &via, "--timeout", "1h"]);
     let mut command = Command::new("sh");
+    command.env("RELAY_CLIENT_PLAIN", "true");
     command
         .args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""])
         .arg(client.get_program())
@@ -277,6 +279,7 @@ fn a_closed_output_is_an_error() {
     {
         let client = place.command(&[arguments, &["--via", &via]].concat());
         let mut command = Command::new("sh");
+        command.env("RELAY_CLIENT_PLAIN", "true");
         command.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(client.get_program()).args(client.get_args());
         command
             .current_dir(place.path(""))
