@@ -49,6 +49,22 @@ pub enum Command {
         #[arg(long, value_name = "FILE", env = "RELAY_NODE_KEY")]
         key: Option<PathBuf>,
     },
+    /// Look after a cache's directory
+    #[command(subcommand)]
+    Cache(CacheCommand),
+}
+
+/// What is done with a cache's directory.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum CacheCommand {
+    /// Read all that is stored, throw away what is not as it was stored, and say how much that was
+    ///
+    /// No node may use the directory meanwhile; a running one looks at 1 MiB a second by itself.
+    Verify {
+        /// The directory that --cache-dir names
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 const AFTER_HELP: &str = "\

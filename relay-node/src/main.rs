@@ -1,9 +1,10 @@
 //! Arguments, configuration, listeners, signals, exit code; the node itself is in the library.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Parser;
-use relay_node::cli::{Cli, Command};
+use relay_node::cli::{CacheCommand, Cli, Command};
 use relay_node::config::{Config, DEFAULT_PORT};
+use relay_node::http::cache::{Verified, verify};
 use relay_node::server::{Ended, Listeners, Server};
 use relay_node::{console, identity, logging, stop};
 use std::process::ExitCode;
@@ -39,6 +40,11 @@ fn main() -> ExitCode {
 fn run_command(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Key { key } => console::print(&identity::read_or_create(key)?.public().to_string()),
+        Command::Cache(CacheCommand::Verify { dir }) => {
+            let found = verify(&dir, |bad| console::complain(&anyhow!("thrown away: {bad}")))?;
+            let Verified { entries, thrown_away, unreadable } = found;
+            console::print(&format!("{entries} checked, {thrown_away} thrown away, {unreadable} unreadable"))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bodies of answers: nothing, bytes, parts of a file, or a stream from elsewhere.
 
-use super::seals::Seals;
+use super::seals::{self, Seals};
 use crate::platform::positioned;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 
-/// Of a file that is read into memory, as much is held at once, twice: once being read, once being sent.
+/// Of a file that is read into memory, as much is held at once, twice: once being read, once being sent. Of a sealed one it is a
+/// piece under one hash.
 const PIECE: u64 = 128 * 1024;
 
 /// Whatever ends a body early.
@@ -92,18 +93,19 @@ impl PartsReader {
         let Some(Part::File { offset, length }) = self.source.parts.front_mut() else {
             return None;
         };
-        let (from, now) = (*offset, (*length).min(PIECE));
+        let from = *offset;
+        // What is sealed is hashed whole before any of it goes out.
+        let step = if self.source.seals.is_some() { seals::PIECE - from % seals::PIECE } else { PIECE };
+        let now = (*length).min(step);
         *offset += now;
         *length -= now;
         if *length == 0 {
             self.source.parts.pop_front();
         }
         let (file, seals) = (Arc::clone(&self.source.file), self.source.seals.clone());
-        Some(tokio::task::spawn_blocking(move || {
-            if let Some(seals) = seals {
-                seals.check(&file, from..from + now)?;
-            }
-            read_piece(&file, from, now)
+        Some(tokio::task::spawn_blocking(move || match seals {
+            Some(seals) => seals.read_checked(&file, from..from + now),
+            None => read_piece(&file, from, now),
         }))
     }
 }

@@ -1,9 +1,11 @@
 //! Hashes of a file's pieces, so that bytes that come from another life of the process are looked at before any is sent.
 //!
 //! A body is sealed while it is written, one BLAKE3 hash for each [`PIECE`]. Whoever opens it later checks a piece when it
-//! is wanted for the first time, and pays for no more than is asked for; a piece that was checked once is not checked again.
+//! is wanted for the first time, and pays for no more than is asked for. A piece that was checked once, or was written by this
+//! process, is sent as it is, unless it passes through memory anyway; whether it is right still, is looked at now and then.
 
 use crate::platform::positioned::read_up_to;
+use bytes::Bytes;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -81,9 +83,24 @@ impl Seals {
         if read < list.len() || blake3::hash(&list) != expected {
             return Err(damaged("the hashes of its pieces are not those that were noted"));
         }
+        Ok(Self::of(&list, length, false))
+    }
+
+    /// Those of a body that was written just now; `list` is what [`Sealer::list`] gave.
+    pub fn written(list: &[u8], length: u64) -> Self {
+        Self::of(list, length, true)
+    }
+
+    fn of(list: &[u8], length: u64, are_good: bool) -> Self {
         let (hashes, _) = list.as_chunks::<HASH>();
-        let pieces = hashes.iter().map(|hash| Piece { hash: *hash, good: AtomicBool::new(false) }).collect();
-        Ok(Self { length, pieces, broken: AtomicBool::new(false) })
+        let pieces =
+            hashes.iter().map(|hash| Piece { hash: *hash, good: AtomicBool::new(are_good) }).collect();
+        Self { length, pieces, broken: AtomicBool::new(false) }
+    }
+
+    /// How long the body is.
+    pub fn length(&self) -> u64 {
+        self.length
     }
 
     /// Whether every byte of the range was found right before.
@@ -106,14 +123,48 @@ impl Seals {
             if piece.good.load(Ordering::Acquire) {
                 continue;
             }
-            buffer.resize(usize::try_from(PIECE.min(self.length - start)).unwrap_or(0), 0);
-            let read = read_up_to(file, &mut buffer, start)?;
-            if read < buffer.len() || *blake3::hash(&buffer).as_bytes() != piece.hash {
-                self.broken.store(true, Ordering::Release);
-                return Err(damaged("its body is not what was stored"));
-            }
-            piece.good.store(true, Ordering::Release);
+            self.read_whole(file, (start, piece), &mut buffer)?;
         }
+        Ok(())
+    }
+
+    /// Reads and hashes the piece around a place, whether it was found right before or not. Blocks.
+    ///
+    /// # Errors
+    /// As of [`Seals::check`].
+    pub fn check_again(&self, file: &File, place: u64) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        let range = place..place.saturating_add(1);
+        self.touched(&range).try_for_each(|piece| self.read_whole(file, piece, &mut buffer))
+    }
+
+    /// The bytes of a range that lies within one piece, hashed just now. Blocks.
+    ///
+    /// # Errors
+    /// As of [`Seals::check`], and a range that does not lie so.
+    pub fn read_checked(&self, file: &File, range: Range<u64>) -> io::Result<Bytes> {
+        let mut buffer = Vec::new();
+        let mut pieces = self.touched(&range);
+        let (Some((start, piece)), None) = (pieces.next(), pieces.next()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        self.read_whole(file, (start, piece), &mut buffer)?;
+        let place = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
+        let wanted = place(range.start)..place(range.end);
+        if wanted.end > buffer.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Bytes::from(buffer).slice(wanted))
+    }
+
+    fn read_whole(&self, file: &File, (start, piece): (u64, &Piece), buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.resize(usize::try_from(PIECE.min(self.length - start)).unwrap_or(0), 0);
+        let read = read_up_to(file, buffer, start)?;
+        if read < buffer.len() || *blake3::hash(buffer).as_bytes() != piece.hash {
+            self.broken.store(true, Ordering::Release);
+            return Err(damaged("its body is not what was stored"));
+        }
+        piece.good.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -175,6 +226,27 @@ mod tests {
         let error = seals.check(&file, PIECE - 1..PIECE + 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(seals.is_broken() && !seals.is_checked(&(PIECE..PIECE + 1)));
+    }
+
+    #[test]
+    fn what_was_right_once_is_looked_at_again_on_its_way_through_memory() {
+        let body: Vec<u8> = (0..2 * PIECE + 5).map(|place| (place % 251) as u8).collect();
+        let (file, sealer) = sealed(&body);
+        let seals = Seals::written(&sealer.list(), body.len() as u64);
+        assert!(seals.is_checked(&(0..u64::MAX)));
+        for range in [0..PIECE, PIECE - 3..PIECE, PIECE + 7..PIECE + 9, 2 * PIECE..2 * PIECE + 5] {
+            let got = seals.read_checked(&file, range.clone()).unwrap();
+            assert!(got == body[range.start as usize..range.end as usize], "{range:?}");
+        }
+        for range in [PIECE - 1..PIECE + 1, 2 * PIECE..2 * PIECE + 6, 9 * PIECE..9 * PIECE + 1] {
+            assert!(seals.read_checked(&file, range.clone()).is_err(), "{range:?}");
+        }
+        write_all_at(&file, b"x", PIECE + 9).unwrap();
+        seals.check(&file, 0..3 * PIECE).unwrap();
+        seals.check_again(&file, 0).unwrap();
+        assert!(seals.read_checked(&file, 0..9).is_ok() && !seals.is_broken());
+        assert!(seals.read_checked(&file, 2 * PIECE - 2..2 * PIECE).is_err() && seals.is_broken());
+        assert!(seals.check_again(&file, PIECE).is_err());
     }
 
     #[test]

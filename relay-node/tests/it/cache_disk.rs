@@ -100,6 +100,61 @@ fn a_file_that_became_shorter_is_noticed_before_the_first_byte() {
     }
 }
 
+fn damage(dir: &Path, place: u64) {
+    let body = walk(dir).into_iter().find(|file| file.extension().is_some_and(|e| e == "body"));
+    let file = std::fs::File::options().write(true).open(body.unwrap()).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"damage", place).unwrap();
+}
+
+/// In a piece that this process has written itself, or has looked at before.
+#[test]
+fn what_changes_on_the_disk_later_is_found_by_a_look_now_and_then() {
+    let dir = TempDir::new().unwrap();
+    let upstream = serving(pattern(1_500_000));
+    for turn in 1..3 {
+        let front = in_dir(upstream.address, dir.path(), 1 << 30);
+        get(front.address, "/", &[]);
+        front.settle();
+        assert!(get(front.address, "/", &[]).is_hit());
+        damage(dir.path(), 1_200_000);
+        until("it is thrown away", || front.cache().thrown_away() == 1 && front.cache().is_empty());
+        let got = get(front.address, "/", &[]);
+        assert!(got.whole && got.body == pattern(1_500_000), "{}", got.cache_status());
+        assert_eq!(upstream.count(), turn + 1);
+        front.drop_stored();
+    }
+}
+
+#[test]
+fn a_cache_is_verified_and_what_is_damaged_is_thrown_away() {
+    use relay_node::http::cache::{Verified, verify};
+    let dir = TempDir::new().unwrap();
+    assert!(verify(dir.path(), |_| ()).unwrap_err().to_string().contains("there is no cache"));
+    let program = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_relay-node"));
+        command.args(["cache", "verify"]).arg(dir.path()).env("RELAY_NODE_PORT", "0");
+        let output = command.output().unwrap();
+        (output.status.code(), [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()))
+    };
+    let upstream = serving(pattern(3_000_000));
+    let front = in_dir(upstream.address, dir.path(), 1 << 30);
+    get(front.address, "/a", &[]);
+    front.settle();
+    let (code, [_, error]) = program();
+    assert!(code == Some(1) && error.contains("in use by another process"), "{error}");
+    damage(dir.path(), 1_500_000);
+    let small = serving(b"small".to_vec());
+    front.drop_stored();
+    let front = in_dir(small.address, dir.path(), 1 << 30);
+    get(front.address, "/b", &[]);
+    front.drop_stored();
+    let (code, [told, error]) = program();
+    assert_eq!((code, told.as_str()), (Some(0), "2 checked, 1 thrown away, 0 unreadable\n"));
+    assert!(error.contains("/a") && error.contains("not what was stored"), "{error}");
+    let all_well = Verified { entries: 1, ..Verified::default() };
+    assert_eq!(verify(dir.path(), |bad| panic!("{bad}")).unwrap(), all_well);
+}
+
 #[test]
 fn a_directory_that_was_removed_is_made_again() {
     let place = TempDir::new().unwrap();

@@ -52,11 +52,13 @@ pub struct Entry {
     body: Stored,
 }
 
+/// Where a body is.
 #[derive(Debug, Clone)]
-enum Stored {
+pub enum Stored {
+    /// A small one.
     Memory(Bytes),
-    /// What was there before this process is sealed.
-    File(Arc<File>, Option<Arc<Seals>>),
+    /// A larger one, with what its bytes must be.
+    File(Arc<File>, Arc<Seals>),
 }
 
 /// The text of a metadata file.
@@ -117,15 +119,7 @@ impl Head {
 
 impl Entry {
     /// An entry whose body was written just now.
-    pub fn new(
-        number: u64,
-        head: Head,
-        hash: blake3::Hash,
-        record_size: u64,
-        small: Option<Bytes>,
-        file: Arc<File>,
-    ) -> Self {
-        let body = small.map_or(Stored::File(file, None), Stored::Memory);
+    pub fn new(number: u64, head: Head, hash: blake3::Hash, record_size: u64, body: Stored) -> Self {
         Self { number, head, hash, record_size, body }
     }
 
@@ -161,7 +155,7 @@ impl Entry {
             // What is torn is so at an end, as a rule, and then it is found before anybody is answered.
             seals.check(&file, 0..1)?;
             seals.check(&file, head.length - 1..head.length)?;
-            Stored::File(Arc::new(file), Some(seals))
+            Stored::File(Arc::new(file), seals)
         };
         Ok(Self { number, head, hash, record_size: record.size(), body })
     }
@@ -206,10 +200,10 @@ impl Entry {
     }
 
     /// The body's file, where it is not in memory, and what its bytes must be. It stays readable after the entry was evicted.
-    pub fn in_file(&self) -> Option<(&Arc<File>, Option<&Arc<Seals>>)> {
+    pub fn in_file(&self) -> Option<(&Arc<File>, &Arc<Seals>)> {
         match &self.body {
             Stored::Memory(_) => None,
-            Stored::File(file, seals) => Some((file, seals.as_ref())),
+            Stored::File(file, seals) => Some((file, seals)),
         }
     }
 
@@ -217,7 +211,7 @@ impl Entry {
     pub fn is_broken(&self) -> bool {
         let Some((file, seals)) = self.in_file() else { return false };
         let is_short = || file.metadata().is_ok_and(|file| file.len() < Self::file_length(self.head.length));
-        seals.is_some_and(|seals| seals.is_broken()) || is_short()
+        seals.is_broken() || is_short()
     }
 }
 
@@ -247,6 +241,11 @@ impl Record {
         }
         let told = serde_json::from_slice(text).map_err(|_| broken("its record cannot be read"))?;
         Ok(Self { text: text.to_vec(), told })
+    }
+
+    /// The text of its response's key.
+    pub fn key(&self) -> &str {
+        &self.told.key
     }
 
     /// What it tells.

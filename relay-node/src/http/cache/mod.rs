@@ -27,7 +27,7 @@ pub use super::body::{BoxError, Stream};
 pub use bypass::{Asked, carries_content};
 pub use key::Key;
 pub use status::CACHE_NAME;
-pub use store::StoreError;
+pub use store::{StoreError, Verified, verify};
 
 use super::body::{Body, nothing};
 use crate::stop::Stop;
@@ -43,7 +43,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
-use store::Store;
+use store::{Round, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 use unshared::{Unshared, Why};
@@ -59,6 +59,9 @@ pub const MEMORY: u64 = 64 * 1024 * 1024;
 
 /// How often it is noted on the disk what was used.
 const NOTE_USES: Duration = Duration::from_secs(60);
+
+/// How often a piece (1 MiB) of what is stored is looked at again.
+const EXAMINE: Duration = Duration::from_secs(1);
 
 /// How often a request waits for somebody else's fetch before it makes its own. Again only after an answer that was good for
 /// others, but another variant than it asks for.
@@ -153,6 +156,7 @@ impl Cache {
     pub fn open(dir: &Path, limit: u64, clock: Clock, stop: Stop) -> Result<Arc<Self>, StoreError> {
         let store = Arc::new(Store::open(dir, limit, MEMORY)?);
         tokio::spawn(note_uses(Arc::downgrade(&store)));
+        tokio::spawn(examine(Arc::downgrade(&store)));
         Ok(Arc::new(Self {
             store,
             fills: Mutex::default(),
@@ -228,6 +232,11 @@ impl Cache {
         self.store.is_empty()
     }
 
+    /// How many stored responses turned out not to be what was stored.
+    pub fn thrown_away(&self) -> u64 {
+        self.store.thrown_away()
+    }
+
     /// Answers what the store has no response for that may be used as it is.
     async fn answer_missing<F: Fetch>(
         self: &Arc<Self>,
@@ -290,9 +299,10 @@ impl Cache {
     }
 
     async fn discard(self: &Arc<Self>, key: &Key, number: u64) {
-        tracing::warn!(key = key.text(), "a cache entry is not what was stored and is removed");
         let (store, key) = (Arc::clone(&self.store), key.clone());
-        drop(tokio::task::spawn_blocking(move || store.remove_entry(&key, number)).await);
+        let why = std::io::Error::other("its file was changed by somebody else");
+        let job = move || store.throw_away(key.id(), number, key.text(), &why);
+        drop(tokio::task::spawn_blocking(job).await);
     }
 
     async fn fetch_shared<F: Fetch>(
@@ -588,6 +598,21 @@ impl Drop for Leaving {
             Ok(permit) => drop(self.left.set(permit)),
             Err(_) => self.exchange.abort(),
         }
+    }
+}
+
+async fn examine(store: std::sync::Weak<Store>) {
+    let mut round = Round::default();
+    loop {
+        tokio::time::sleep(EXAMINE).await;
+        let Some(store) = store.upgrade() else { return };
+        let job = move || {
+            store.examine_on(&mut round);
+            round
+        };
+        // Only a runtime that shuts down lets the job fail.
+        let Ok(so_far) = tokio::task::spawn_blocking(job).await else { return };
+        round = so_far;
     }
 }
 

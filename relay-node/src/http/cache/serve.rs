@@ -227,7 +227,7 @@ fn stretch(entry: &Entry, range: &Range<u64>) -> Part {
 
 fn file_body(entry: &Entry, parts: VecDeque<Part>) -> Body {
     let Some((file, seals)) = entry.in_file() else { return Body::Empty };
-    Body::File(FileParts { file: Arc::clone(file), parts, seals: seals.cloned() })
+    Body::File(FileParts { file: Arc::clone(file), parts, seals: Some(Arc::clone(seals)) })
 }
 
 fn together(parts: &VecDeque<Part>) -> Bytes {

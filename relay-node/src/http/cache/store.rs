@@ -18,14 +18,17 @@
 //! Everything here blocks, but for [`Store::hot`] and [`Store::rows`]. No rules of HTTP here.
 
 mod directory;
+mod examine;
 mod growth;
 mod index;
 
+pub use examine::{Round, Verified, verify};
 pub use growth::Growth;
 
 use super::entry::{Entry, Head, LONGEST_RECORD, Record};
 use super::key::{Key, KeyId};
 use crate::platform::lock::Lock;
+use crate::record::logged_name;
 use directory::{check_marker, failed, lock, make_parts, read_index, sweep, write_marker};
 use index::Index;
 use quick_cache::Weighter;
@@ -67,6 +70,12 @@ pub enum StoreError {
         /// The directory.
         dir: String,
     },
+    /// There is none to look at.
+    #[error("there is no cache in {dir}: name the directory that --cache-dir named")]
+    NoCache {
+        /// The directory.
+        dir: String,
+    },
     /// It is of a version that this program does not know.
     #[error("{dir} is a cache of another version ({found:?}): remove it or name another directory")]
     OtherFormat {
@@ -103,6 +112,8 @@ pub struct Store {
     hot: HotEntries<u64, Arc<Entry>, Weight>,
     next: AtomicU64,
     lock: Mutex<Lock>,
+    /// How many entries turned out not to be what was stored.
+    thrown_away: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
@@ -145,6 +156,7 @@ impl Store {
             hot: HotEntries::with_weighter(1024, memory, Weight::new(memory, descriptors::limit())),
             next: AtomicU64::new(last + 1),
             lock: Mutex::new(lock),
+            thrown_away: AtomicU64::new(0),
         };
         // The limit may be smaller than it was.
         drop(store.make_room(0));
@@ -196,17 +208,16 @@ impl Store {
         match self.read_entry(key, number) {
             Ok(entry) => {
                 let entry = Arc::new(entry);
-                if let Some(row) = self.index().row(key.id(), number) {
-                    row.seals = entry.in_file().and_then(|(_, seals)| seals).cloned();
-                }
+                self.remember_seals(key.id(), &entry);
                 self.hot.insert(number, Arc::clone(&entry));
                 Some(entry)
             }
             Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(key = key.text(), %error, "a cache entry cannot be used and is removed");
+                if error.kind() == io::ErrorKind::NotFound {
+                    self.remove_row(key.id(), number);
+                } else {
+                    self.throw_away(key.id(), number, key.text(), &error);
                 }
-                self.remove_row(key.id(), number);
                 None
             }
         }
@@ -274,6 +285,18 @@ impl Store {
         !numbers.is_empty()
     }
 
+    /// Removes an entry that is not what was stored, and counts it.
+    pub fn throw_away(&self, id: KeyId, number: u64, key: &str, why: &io::Error) {
+        let so_far = self.thrown_away.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::warn!(key = %logged_name(key), %why, so_far, "a cache entry is not what was stored and is thrown away");
+        self.remove_row(id, number);
+    }
+
+    /// How many entries turned out not to be what was stored since this was opened.
+    pub fn thrown_away(&self) -> u64 {
+        self.thrown_away.load(Ordering::Relaxed)
+    }
+
     /// Removes one response of a key.
     pub fn remove_entry(&self, key: &Key, number: u64) {
         self.remove_row(key.id(), number);
@@ -307,6 +330,12 @@ impl Store {
         self.index().keys.get(&id).is_some_and(|rows| rows.iter().any(|row| row.number == number))
     }
 
+    fn remember_seals(&self, id: KeyId, entry: &Entry) {
+        if let Some(row) = self.index().row(id, entry.number()) {
+            row.seals = entry.in_file().map(|(_, seals)| Arc::clone(seals));
+        }
+    }
+
     fn path(&self, id: KeyId, number: u64, ending: &str) -> PathBuf {
         let id = id.to_string();
         self.dir
@@ -316,13 +345,21 @@ impl Store {
     }
 
     fn read_entry(&self, key: &Key, number: u64) -> io::Result<Entry> {
+        let record = self.read_record(key.id(), number)?;
+        self.open_entry(key, number, &record)
+    }
+
+    fn read_record(&self, id: KeyId, number: u64) -> io::Result<Record> {
         let mut text = Vec::new();
-        let record_file = File::open(self.path(key.id(), number, "json"))?;
-        record_file.take(LONGEST_RECORD + 1).read_to_end(&mut text)?;
-        let record = Record::parse(&text)?;
+        let file = File::open(self.path(id, number, "json"))?;
+        file.take(LONGEST_RECORD + 1).read_to_end(&mut text)?;
+        Record::parse(&text)
+    }
+
+    fn open_entry(&self, key: &Key, number: u64, record: &Record) -> io::Result<Entry> {
         let file = File::open(self.path(key.id(), number, "body"))?;
         let known = self.index().row(key.id(), number).and_then(|row| row.seals.clone());
-        Entry::whole(number, &record, file, key, known)
+        Entry::whole(number, record, file, key, known)
     }
 
     /// Evicts what was not used until `need` more bytes fit, and reserves them.

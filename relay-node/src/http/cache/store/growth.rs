@@ -2,9 +2,9 @@
 
 use super::directory::failed;
 use super::{BLOCK, Store, StoreError};
-use crate::http::cache::entry::{Entry, Head, Record, SMALL_BODY};
+use crate::http::cache::entry::{Entry, Head, Record, SMALL_BODY, Stored};
 use crate::http::cache::key::{Key, KeyId};
-use crate::http::seals::Sealer;
+use crate::http::seals::{Sealer, Seals};
 use crate::platform::positioned::write_all_at;
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
@@ -91,13 +91,13 @@ impl Growth {
     pub fn publish(&mut self, key: &Key, mut head: Head) -> Result<(), StoreError> {
         head.length = self.length;
         let small = self.small.take().map(Bytes::from);
-        let hash = match &small {
-            Some(body) => blake3::hash(body),
+        let (hash, body) = match small {
+            Some(body) => (blake3::hash(&body), Stored::Memory(body)),
             None => self.seal()?,
         };
         let record = Record::new(&head, hash);
         self.reserve(Entry::file_length(self.length) + record.size())?;
-        let entry = Arc::new(Entry::new(self.number, head, hash, record.size(), small, self.file()));
+        let entry = Arc::new(Entry::new(self.number, head, hash, record.size(), body));
         let older = self.store.rows(key);
         self.store.hot.insert(self.number, Arc::clone(&entry));
         {
@@ -105,6 +105,9 @@ impl Growth {
             index.reserved -= self.reserved;
             index.arriving.insert(self.number, Arc::clone(&entry));
             index.add(key.id(), self.number, self.reserved, self.store.opened.elapsed());
+            if let Some(row) = index.row(key.id(), self.number) {
+                row.seals = entry.in_file().map(|(_, seals)| Arc::clone(seals));
+            }
             self.reserved = 0;
         }
         self.store.replace(key, &entry, older);
@@ -137,12 +140,13 @@ impl Growth {
         self.keep()
     }
 
-    /// Writes the hashes of the body's pieces behind it, and returns the hash of those.
-    fn seal(&mut self) -> Result<blake3::Hash, StoreError> {
+    /// Writes the hashes of the body's pieces behind it, and returns the hash of those, and the body.
+    fn seal(&mut self) -> Result<(blake3::Hash, Stored), StoreError> {
         let list = self.sealer.list();
         self.reserve(self.length + list.len() as u64)?;
         write_all_at(&self.file, &list, self.length).map_err(failed("write", &self.path))?;
-        Ok(blake3::hash(&list))
+        let seals = Seals::written(&list, self.length);
+        Ok((blake3::hash(&list), Stored::File(self.file(), Arc::new(seals))))
     }
 
     fn rename_and_record(&mut self, id: KeyId, record: &Record) -> Result<(), StoreError> {

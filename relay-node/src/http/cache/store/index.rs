@@ -27,7 +27,7 @@ pub(super) struct Row {
     pub(super) size: u64,
     pub(super) used: bool,
     pub(super) touched: Duration,
-    /// Of a body from an earlier process, once it was opened: which of its pieces were checked.
+    /// Of a large body, once it was written or opened by this process: which of its pieces were checked.
     pub(super) seals: Option<Arc<Seals>>,
 }
 
@@ -60,6 +60,13 @@ impl Index {
         self.entries -= 1;
         self.stored -= row.size;
         true
+    }
+
+    /// One of those that are in their places, by a number that goes up from one call to the next.
+    pub(super) fn at(&self, place: usize) -> Option<(KeyId, u64)> {
+        let (id, number) = *self.queue.get(place.checked_rem(self.queue.len())?)?;
+        let is_there = self.keys.get(&id)?.iter().any(|row| row.number == number);
+        (is_there && !self.arriving.contains_key(&number)).then_some((id, number))
     }
 
     /// Second chance: what was used since the last look goes to the end of the queue instead.

@@ -49,9 +49,7 @@ fn get(store: &Store, key: &Key) -> Option<Vec<u8>> {
     Some(match (entry.in_memory(), entry.in_file()) {
         (Some(bytes), _) => bytes.to_vec(),
         (None, Some((file, seals))) => {
-            if let Some(seals) = seals {
-                seals.check(file, 0..entry.head().length).ok()?;
-            }
+            seals.check(file, 0..entry.head().length).ok()?;
             let mut bytes = vec![0; entry.head().length as usize];
             assert_eq!(crate::platform::positioned::read_at(file, &mut bytes, 0).unwrap(), bytes.len());
             bytes
