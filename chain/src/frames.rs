@@ -157,6 +157,6 @@ mod tests {
         let (mut near, mut far) = tokio::io::duplex(64);
         far.write_all(b"HTTP").await.unwrap();
         let error = read_frame(&mut near).await.unwrap_err();
-        assert!(matches!(error, ReadError::Frame(FrameError::NotRelay)), "{error}");
+        assert!(matches!(error, ReadError::Frame(FrameError::NotRelay(_))), "{error}");
     }
 }

@@ -12,6 +12,7 @@
 //! a protocol made of lines that is dialled by mistake never sees a whole line.
 
 use crate::limits::{MAX_PAYLOAD, PREFACE_LEN};
+use crate::stranger::Stranger;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use serde::Serialize;
@@ -82,8 +83,8 @@ pub trait Message: Serialize + DeserializeOwned {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The first bytes are not those of this protocol.
-    #[error("these are not the first bytes of the relay protocol")]
-    NotRelay,
+    #[error("these are not the first bytes of the relay protocol{0}")]
+    NotRelay(Stranger),
     /// A version that this program does not speak.
     #[error("version {0} of the relay protocol; this program speaks version {VERSION}")]
     Version(u8),
@@ -155,7 +156,7 @@ impl Preface {
     /// [`FrameError::NotRelay`], [`FrameError::Version`] or [`FrameError::Type`].
     pub fn check_start(bytes: &[u8]) -> Result<(), FrameError> {
         if bytes.iter().zip(&MAGIC).any(|(got, want)| got != want) {
-            return Err(FrameError::NotRelay);
+            return Err(FrameError::NotRelay(Stranger::of(bytes)));
         }
         match bytes.get(4) {
             Some(&version) if version != VERSION => return Err(FrameError::Version(version)),

@@ -33,6 +33,7 @@
 //! | [`key`] | a key as it is written
 //! | [`route`] | route files, as text and as JSON, with the place of every error |
 //! | [`sealed`] | sealed bytes as they are written |
+//! | [`stranger`] | who answers where no relay node is
 //! | [`code`] | the failure codes and statuses, each with its text |
 //! | [`text`] | cleaning of text that comes from afar |
 //! | [`limits`] | every limit, with its unit and its reason |
@@ -53,4 +54,5 @@ pub mod key;
 pub mod limits;
 pub mod route;
 pub mod sealed;
+pub mod stranger;
 pub mod text;

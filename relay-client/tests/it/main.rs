@@ -11,3 +11,4 @@ mod origin;
 mod resume;
 mod routes;
 mod tree;
+mod words;
