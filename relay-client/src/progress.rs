@@ -335,7 +335,6 @@ fn sentence(event: &Event) -> Option<String> {
         }
         Event::Done { path, size, fetched, replaced, seconds, hash, routes } => {
             let to = path.as_deref().unwrap_or("standard output");
-            let duration = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
             let fetched_note = if fetched == size {
                 String::new()
             } else {
@@ -343,12 +342,8 @@ fn sentence(event: &Event) -> Option<String> {
             };
             let routes: String = routes.iter().map(route_end).collect();
             let place = if *replaced { ", in place of an older file" } else { "" };
-            format!(
-                "{to}: {}{fetched_note}, verified{place}, in {} ({}){routes}\n{hash}",
-                show::bytes(*size),
-                show::seconds(duration),
-                show::rate(*fetched, duration)
-            )
+            let (size, pace) = (show::bytes(*size), pace(*fetched, *seconds));
+            format!("{to}: {size}{fetched_note}, verified{place}{pace}{routes}\n{hash}")
         }
         Event::Tree { .. } | Event::FileDone { .. } | Event::FileSame { .. } => return None,
         Event::Listed { files, size } => format!("{}, {}", counted(*files, "file"), show::bytes(*size)),
@@ -356,43 +351,62 @@ fn sentence(event: &Event) -> Option<String> {
             format!("{files} of {} done, {}", counted(*of, "file"), progress_line(*bytes, *size, *rate))
         }
         Event::FileFailed { path, message, .. } => format!("{path}: {message}"),
-        Event::TreeDone {
-            path,
-            files,
-            fetched,
-            replaced,
-            same,
-            failed,
-            unnameable,
-            unreadable,
-            links,
-            left,
-            bytes,
-            seconds,
-        } => {
-            let duration = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
-            let (took, rate) = (show::seconds(duration), show::rate(*bytes, duration));
-            let parts = [
-                (failed, "failed"),
-                (unnameable, "not nameable"),
-                (unreadable, "not readable"),
-                (links, "links left out"),
-                (left, "not tried"),
-            ];
-            let replaced =
-                if *replaced == 0 { String::new() } else { format!(" ({replaced} in place of older ones)") };
-            let others: String = parts
-                .iter()
-                .filter(|(count, _)| **count > 0)
-                .map(|(count, what)| format!(", {count} {what}"))
-                .collect();
-            let (files, bytes) = (counted(*files, "file"), show::bytes(*bytes));
-            format!(
-                "{path}: {files}: {fetched} fetched ({bytes}) and verified{replaced}, {same} the same{others}, in {took} ({rate})"
-            )
-        }
+        Event::TreeDone { .. } => return tree_summary(event),
         Event::Failed { message, .. } => message.clone(),
     })
+}
+
+/// What became of a directory. Counts of nothing are left out.
+fn tree_summary(event: &Event) -> Option<String> {
+    let Event::TreeDone {
+        path,
+        files,
+        fetched,
+        replaced,
+        same,
+        failed,
+        unnameable,
+        unreadable,
+        links,
+        left,
+        bytes,
+        seconds,
+    } = event
+    else {
+        return None;
+    };
+    let mut parts = Vec::new();
+    if *fetched > 0 {
+        let replaced =
+            if *replaced == 0 { String::new() } else { format!(" ({replaced} in place of older ones)") };
+        parts.push(format!("{fetched} fetched ({}) and verified{replaced}", show::bytes(*bytes)));
+    }
+    let others = [
+        (same, "the same"),
+        (failed, "failed"),
+        (unnameable, "not nameable"),
+        (unreadable, "not readable"),
+        (links, "links left out"),
+        (left, "not tried"),
+    ];
+    parts.extend(
+        others.iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("{count} {what}")),
+    );
+    let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+    Some(format!("{path}: {}{parts}{}", counted(*files, "file"), pace(*bytes, *seconds)))
+}
+
+/// Less than this says nothing of how fast anything is.
+const TELLING: Duration = Duration::from_millis(100);
+
+/// How long it took, and how fast the bytes came; nothing where that tells nothing.
+fn pace(bytes: u64, seconds: f64) -> String {
+    let duration = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    if duration < TELLING {
+        return String::new();
+    }
+    let rate = if bytes == 0 { String::new() } else { format!(" ({})", show::rate(bytes, duration)) };
+    format!(", in {}{rate}", show::seconds(duration))
 }
 
 fn route_label(route: Option<usize>) -> String {
@@ -592,6 +606,13 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_tell_nothing_are_left_out() {
+        assert_eq!(pace(5, 0.03), "");
+        assert_eq!(pace(0, 2.0), ", in 2.0 s");
+        assert_eq!(pace(4 << 20, 2.0), ", in 2.0 s (2.00 MiB/s)");
+    }
 
     #[test]
     fn progress_lines() {

@@ -293,7 +293,7 @@ impl Tree {
         let Shared { plan, view, .. } = &self.shared;
         let synced = synced.await.unwrap_or_else(|e| Err(io::Error::other(e)));
         ended = ended.and(synced.map_err(|e| Failure::local("sync", &plan.target, e)));
-        view.end(&plan.target);
+        view.end(&plan.target, ended.is_ok());
         let tally = view.tally();
         let here = tally.fetched + tally.same;
         if ended.is_err() && here > 0 {

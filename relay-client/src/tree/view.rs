@@ -189,9 +189,12 @@ impl View {
         self.progress();
     }
 
-    /// The run has ended.
-    pub fn end(&self, target: &Path) {
+    /// The run has ended. Where nothing was done before it failed, people are told the failure alone.
+    pub fn end(&self, target: &Path, is_whole: bool) {
         let tally = self.tally();
+        if !is_whole && tally == Tally::default() && !self.reporter.is_for_programs() {
+            return;
+        }
         let Tally { files, fetched, replaced, same, failed, left_out, bytes, .. } = tally;
         self.reporter.event(&Event::TreeDone {
             path: show::path(target),

@@ -29,7 +29,7 @@ fn entry(name: &str, kind: EntryKind, size: u64) -> Entry {
     }
 }
 
-fn file(name: &str) -> Entry {
+pub fn file(name: &str) -> Entry {
     entry(name, EntryKind::File, content(name).len() as u64)
 }
 
@@ -76,7 +76,7 @@ async fn send_as(visit: &mut Visit, bytes: &[u8], state: ChunkState) {
     }
 }
 
-async fn page(visit: &mut Visit, entries: &[Entry], next: Option<&str>) {
+pub async fn page(visit: &mut Visit, entries: &[Entry], next: Option<&str>) {
     visit.head(&Head::only(Status::OK, "")).await;
     let next = next.map(|next| RequestedName::try_from(next).unwrap());
     write_message(&mut visit.stream, &Page { entries: entries.to_vec(), next, ..Page::default() })
@@ -85,7 +85,7 @@ async fn page(visit: &mut Visit, entries: &[Entry], next: Option<&str>) {
 }
 
 /// An origin that lists these entries, whatever is asked for, and answers each `get` as `answer` says.
-fn listing<F>(entries: Vec<Entry>, answer: F) -> Origin
+pub fn listing<F>(entries: Vec<Entry>, answer: F) -> Origin
 where
     F: AsyncFn(&mut Visit, &str) + Clone + Send + 'static,
 {
@@ -120,7 +120,7 @@ fn asked(frame: &Frame) -> Asked {
     }
 }
 
-async fn good(visit: &mut Visit, name: &str) {
+pub async fn good(visit: &mut Visit, name: &str) {
     send(visit, &content(name)).await;
 }
 

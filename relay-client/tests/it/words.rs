@@ -1,8 +1,36 @@
 //! What the command takes, and what it says.
 
 use crate::client::Place;
-use crate::origin::Origin;
+use crate::origin::{Origin, Sample};
+use crate::tree::{file, good, listing};
 use relay_proto::limits::PREFACE_LEN;
+use relay_testkit::nobody::Nobody;
+
+/// Numbers that tell nothing are left out.
+#[test]
+fn no_time_and_no_rate_of_what_took_none() {
+    let place = Place::new();
+    let origin = Origin::good(&Sample::new(5, 3, "v1"));
+    let ended = place.fetch("f", origin.port, &[]);
+    // On a machine that is so slow that it did take time, that is told.
+    let told = ended.check(0, "f: 5 B, verified").stderr.contains("in 0.0 s");
+    assert!(!told, "{}", ended.stderr);
+    let origin = listing(vec![file("d/a")], good);
+    let ended = place.fetch("d/", origin.port, &[]);
+    ended.check(0, "d: 1 file: 1 fetched");
+    assert!(!ended.stderr.contains("in 0.0 s") && !ended.stderr.contains("0 the same"), "{}", ended.stderr);
+    let ended = place.fetch("d/", origin.port, &[]);
+    ended.check(0, "d: 1 file: 1 the same");
+    assert!(!ended.stderr.contains("fetched"), "{}", ended.stderr);
+}
+
+#[test]
+fn an_error_stands_alone_where_nothing_was_done() {
+    let nobody = Nobody::new();
+    let ended = Place::new().fetch("d/", nobody.address().port(), &[]);
+    ended.check(3, "error: hop 1");
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}
 
 /// What answers there is named as soon as it has said something.
 #[test]
