@@ -21,6 +21,7 @@ use std::time::Duration;
         when it would be too long).",
     after_long_help = after_help(),
     args_conflicts_with_subcommands = true,
+    args_override_self = true,
 )]
 pub struct Cli {
     /// Another command than fetching.
@@ -211,7 +212,7 @@ pub struct RetryArguments {
 #[derive(Debug, Args)]
 pub struct ShowArguments {
     /// Say nothing but errors
-    #[arg(short, long, conflicts_with = "json", help_heading = "Display")]
+    #[arg(short, long, help_heading = "Display")]
     pub quiet: bool,
     /// Write one event a line as JSON on standard output
     #[arg(long, help_heading = "Display")]
@@ -375,7 +376,6 @@ mod tests {
         assert!(parse(&["trace", "--get", "a", "--via", "h:1"]).is_ok_and(|cli| cli.command.is_some()));
         assert!(parse(&["--get", "a"]).is_err());
         assert!(parse(&["route.txt", "--get", "a", "--via", "h:1"]).is_err());
-        assert!(parse(&["route.txt", "--quiet", "--json"]).is_err());
         assert!(parse(&["route.txt", "--expect", "b3:12"]).is_err());
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// One small server for every role in a chain: origin, relay and web server.
 #[derive(Debug, Parser)]
-#[command(name = "relay-node", version, max_term_width = 110, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
+#[command(name = "relay-node", version, max_term_width = 110, after_help = AFTER_HELP, args_conflicts_with_subcommands = true, args_override_self = true)]
 pub struct Cli {
     /// The port to listen on, on 127.0.0.1 unless --listen says otherwise; 0 takes a free one
     ///

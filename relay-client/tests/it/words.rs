@@ -32,6 +32,25 @@ fn an_error_stands_alone_where_nothing_was_done() {
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
 }
 
+#[test]
+fn the_last_of_several_values_counts() {
+    let place = Place::new();
+    let origin = Origin::good(&Sample::new(5, 3, "v1"));
+    place
+        .fetch("f", origin.port, &["-o", "a", "--timeout", "1s", "--output", "b", "--timeout", "20s"])
+        .check(0, "b:");
+    assert_eq!(place.names(), ["b"]);
+}
+
+#[test]
+fn quiet_and_for_programs() {
+    let place = Place::new();
+    let origin = Origin::good(&Sample::new(5, 3, "v1"));
+    let ended = place.fetch("f", origin.port, &["--quiet", "--json"]);
+    assert_eq!(ended.check(0, "").stderr, "");
+    assert!(String::from_utf8(ended.stdout).unwrap().lines().last().unwrap().contains("\"event\":\"done\""));
+}
+
 /// What answers there is named as soon as it has said something.
 #[test]
 fn other_servers_are_named_at_once() {
