@@ -42,8 +42,8 @@ exits! {
     Unreachable = 3, "unreachable", "a hop could not be reached, is no relay node, or the connection was lost";
     /// A node refused.
     Denied = 4, "denied", "a node refused to relay to the next hop";
-    /// The origin does not offer the file.
-    NotFound = 5, "not_found", "the origin does not offer the file";
+    /// The origin does not offer what was asked for.
+    NotFound = 5, "not_found", "the origin does not offer the file, or it is no directory and was asked for as one";
     /// A limit on time ended it.
     TimedOut = 6, "timed_out", "a hop stayed silent (--timeout), or the deadline passed (--deadline)";
     /// What came is not what was promised or expected.

@@ -58,6 +58,9 @@ pub enum Failure {
         /// The origin.
         origin: Hop,
     },
+    /// What was asked for as a directory is a file.
+    #[error("{0} is a file at the origin; ask for it without --recursive and without a / at its end")]
+    NoDirectory(String),
     /// A chunk's bytes do not have the hash that came with them.
     #[error("chunk {index} (from byte {from}) arrived damaged; nothing of it was kept", from = index * relay_proto::chunk::CHUNK_LEN)]
     Damaged {
@@ -264,6 +267,7 @@ impl Failure {
                 Status::REQUEST_TIMEOUT => Exit::TimedOut,
                 _ => Exit::Origin,
             },
+            Failure::NoDirectory(_) => Exit::NotFound,
             Failure::NoRoute { failed: routes, .. } => {
                 let tried = routes.iter().rev().find(|route| !route.is_gone).or(routes.last());
                 tried.map_or(Exit::Unreachable, |route| route.failure.exit())

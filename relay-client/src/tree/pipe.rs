@@ -255,10 +255,7 @@ impl<'a> Pipe<'a> {
         let page = self.answers.page().await.map_err(|error| self.broken(error))?;
         match page.entries.iter().find(|entry| entry.name.as_str() == name).map(|entry| entry.kind) {
             Some(EntryKind::Directory) => Ok(()),
-            Some(EntryKind::File) => Err(Failure::Usage(format!(
-                "{} is a file at the origin; ask for it without --recursive and without a / at its end",
-                clean(name, MAX_NAME)
-            ))),
+            Some(EntryKind::File) => Err(Failure::NoDirectory(clean(name, MAX_NAME))),
             None => Err(self
                 .refused(self.way.name(), &Head::only(Status::NOT_FOUND, "it lists nothing of this name"))),
         }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
 /// An origin that sends one chunk of three, and then holds the connection until the client goes.
-fn stalling() -> Origin {
+pub fn stalling() -> Origin {
     let sample = Sample::new(3 * CHUNK_LEN, 8, "v1");
     Origin::start(move |mut visit| {
         let sample = sample.clone();

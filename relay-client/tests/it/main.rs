@@ -4,6 +4,8 @@
 
 mod client;
 mod damage;
+#[cfg(unix)]
+mod exit_codes;
 mod fetch;
 #[cfg(unix)]
 mod local;

@@ -2,7 +2,8 @@
 
 use crate::client::Place;
 use crate::origin::{Origin, Sample};
-use crate::tree::{file, good, listing};
+use crate::tree::{file, good, listing, page};
+use relay_chain::frames::read_frame;
 use relay_proto::limits::PREFACE_LEN;
 use relay_testkit::nobody::Nobody;
 
@@ -49,6 +50,22 @@ fn quiet_and_for_programs() {
     let ended = place.fetch("f", origin.port, &["--quiet", "--json"]);
     assert_eq!(ended.check(0, "").stderr, "");
     assert!(String::from_utf8(ended.stdout).unwrap().lines().last().unwrap().contains("\"event\":\"done\""));
+}
+
+#[test]
+fn a_file_is_no_directory() {
+    let origin = Origin::start(|mut visit| async move {
+        visit.hello().await;
+        for entries in [vec![], vec![file("f")]] {
+            if read_frame(&mut visit.stream).await.is_ok() {
+                page(&mut visit, &entries, None).await;
+            }
+        }
+        visit.gone().await;
+    });
+    let place = Place::new();
+    place.fetch("f", origin.port, &["--recursive"]).check(5, "f is a file at the origin");
+    assert!(place.names().is_empty());
 }
 
 /// What answers there is named as soon as it has said something.
