@@ -6,6 +6,7 @@ use crate::config::LogConfig;
 use crate::log_files::{ACCESS_LOG, LogFiles, NODE_LOG};
 use crate::log_queue::LogQueue;
 use anyhow::Context;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -54,7 +55,10 @@ pub fn install(config: &LogConfig) -> anyhow::Result<(LogGuard, AccessLog)> {
     };
     let guard = LogGuard(vec![access.clone(), node.clone()]);
     let writer = move || node.clone();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(is_terminal);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(is_coloured(is_terminal, |name| std::env::var_os(name)));
     let format = match config.format {
         LogFormat::Text => {
             lines.init();
@@ -68,6 +72,17 @@ pub fn install(config: &LogConfig) -> anyhow::Result<(LogGuard, AccessLog)> {
     Ok((guard, AccessLog::new(format, access)))
 }
 
+/// Whether lines get colours, by the habits of the field (no-color.org, bixense.com/clicolors): `NO_COLOR` takes them, else
+/// `CLICOLOR_FORCE` gives them, else a terminal has them that is not `dumb`.
+fn is_coloured(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
+    if is_set("NO_COLOR") {
+        return false;
+    }
+    let is_forced = is_set("CLICOLOR_FORCE") && variable("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+    is_forced || is_terminal && variable("TERM").is_none_or(|term| term != "dumb")
+}
+
 fn into_files(directory: &Path, log: &'static str, config: &LogConfig) -> anyhow::Result<LogQueue> {
     let files = LogFiles::open(directory, log, config.keep).with_context(|| {
         format!("cannot write logs into {}; choose another --log-dir", directory.display())
@@ -77,4 +92,30 @@ fn into_files(directory: &Path, log: &'static str, config: &LogConfig) -> anyhow
 
 fn start(name: &'static str, out: impl std::io::Write + Send + 'static) -> anyhow::Result<LogQueue> {
     LogQueue::start(name, out).context("cannot start the thread that writes the log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_coloured;
+    use std::ffi::OsString;
+
+    #[test]
+    fn colours_by_the_habits_of_the_field() {
+        for (is_terminal, variables, expected) in [
+            (true, &[][..], true),
+            (false, &[], false),
+            (true, &[("NO_COLOR", "1")], false),
+            (true, &[("NO_COLOR", "")], true),
+            (true, &[("TERM", "dumb")], false),
+            (true, &[("TERM", "xterm")], true),
+            (false, &[("CLICOLOR_FORCE", "1")], true),
+            (false, &[("CLICOLOR_FORCE", "0")], false),
+            (true, &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], false),
+        ] {
+            let variable = |name: &str| {
+                variables.iter().find(|(other, _)| *other == name).map(|(_, value)| OsString::from(value))
+            };
+            assert_eq!(is_coloured(is_terminal, variable), expected, "{is_terminal} {variables:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What the command takes, and what it says.
 
-use crate::client::Place;
+use crate::client::{Place, end};
 use crate::origin::{Origin, Sample};
 use crate::tree::{file, good, listing, page};
 use relay_chain::frames::read_frame;
@@ -88,4 +88,20 @@ fn other_servers_are_named_at_once() {
         ended.check(3, "hop 1").check(3, "not a relay node").check(3, name);
     }
     assert!(PREFACE_LEN >= 8, "so many bytes are looked at");
+}
+
+/// `NO_COLOR`, `CLICOLOR_FORCE`.
+#[test]
+fn colours_are_had_for_the_asking() {
+    for (variables, is_coloured) in [
+        (&[][..], false),
+        (&[("CLICOLOR_FORCE", "1")], true),
+        (&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], false),
+    ] {
+        let place = Place::new();
+        let mut command = place.command(&["--help"]);
+        command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").envs(variables.iter().copied());
+        let ended = end(command.spawn().unwrap());
+        assert_eq!(ended.stdout.contains(&0x1b), is_coloured, "{variables:?}");
+    }
 }
