@@ -1,11 +1,13 @@
 //! What was typed, as types. What it means is [`crate::plan`]'s business; nothing in here knows of the rest.
 
 use crate::exit;
-use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand};
+use crate::meant;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use relay_link::congestion::CongestionWish;
 use relay_proto::digest::FileHash;
 use relay_trust::key::PublicKey;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -285,10 +287,33 @@ impl Connections {
     }
 }
 
-/// What was typed; a mistake in it is told, with the exit code of that.
+/// What was typed; a mistake in it is told, with what was probably meant, and the exit code of that.
 #[must_use]
 pub fn read() -> Cli {
-    Cli::try_parse().unwrap_or_else(|error| without_idle_tips(error).exit())
+    let words: Result<Vec<String>, _> = std::env::args_os().skip(1).map(OsString::into_string).collect();
+    let words = words.unwrap_or_default();
+    let parsed = Cli::try_parse();
+    let is_mistake = match &parsed {
+        Ok(cli) => names_no_route(cli),
+        Err(error) => error.use_stderr(),
+    };
+    if is_mistake && let Some(meant) = meant::meant(&words, &Cli::command()) {
+        clap::Error::raw(ErrorKind::InvalidValue, meant).exit();
+    }
+    parsed.unwrap_or_else(|error| without_idle_tips(error).exit())
+}
+
+/// Whether what stands for a route cannot be one: a file that is not there, or several hops in one.
+fn names_no_route(cli: &Cli) -> bool {
+    let arguments = match &cli.command {
+        Some(Command::Known(_)) => return false,
+        Some(Command::Trace(arguments)) => &arguments.route,
+        Some(Command::List(arguments)) => &arguments.route,
+        None => &cli.fetch.route,
+    };
+    let is_missing = |path: &PathBuf| path.as_os_str() != "-" && !path.exists();
+    arguments.via.is_empty() && arguments.route.as_ref().is_some_and(is_missing)
+        || arguments.via.iter().any(|hop| hop.contains(','))
 }
 
 /// Without the tip that another argument was meant, unless that one is really similar.
@@ -332,7 +357,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn is_consistent() {

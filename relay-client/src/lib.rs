@@ -8,7 +8,7 @@
 //!
 //! | module | what belongs in it |
 //! | --- | --- |
-//! | [`cli`] | what was typed |
+//! | [`cli`], [`meant`] | what was typed, and what was meant by what cannot be followed |
 //! | [`route_source`] | the route, from a file, from standard input or from flags, with a caret under every error |
 //! | [`plan`] | what it means: where the file goes, which limits hold |
 //! | [`transfer`] | the story of one run, from the first try to the final name |
@@ -45,6 +45,7 @@ pub mod journal;
 pub mod known;
 pub mod left_out;
 pub mod list;
+pub mod meant;
 pub mod part_file;
 pub mod plan;
 pub mod platform;

@@ -90,6 +90,30 @@ fn other_servers_are_named_at_once() {
     assert!(PREFACE_LEN >= 8, "so many bytes are looked at");
 }
 
+/// The ten likeliest wrong command lines, and what they should have been.
+#[test]
+fn what_was_meant() {
+    let place = Place::new();
+    for (typed, meant) in [
+        ("myfile pchost1:12000 pchost2:11000", "--get myfile --via pchost1:12000 --via pchost2:11000"),
+        ("get myfile pchost1:12000", "--get myfile --via pchost1:12000"),
+        ("ls pchost1:12000", "list --via pchost1:12000"),
+        ("http://pchost1:12000/docs/a.txt", "--get docs/a.txt --via pchost1:12000"),
+        ("--get myfile pchost1:12000", "--get myfile --via pchost1:12000"),
+        ("--get myfile --via a:1,b:2", "--get myfile --via a:1 --via b:2"),
+        ("pchost1:12000", "list --via pchost1:12000"),
+        ("pchost1 12000 pchost2 11000 myfile", "--get myfile --via pchost1:12000 --via pchost2:11000"),
+        ("pchost1:12000/myfile -o here", "--get myfile --via pchost1:12000 -o here"),
+        ("ping pchost1:12000", "trace --via pchost1:12000"),
+    ] {
+        let arguments: Vec<&str> = typed.split(' ').collect();
+        let ended = end(place.command(&arguments).spawn().unwrap());
+        ended.check(2, &format!("\n  relay-client {meant}\n"));
+    }
+    let ended = place.run(&["push", "myfile", "pchost1:12000"]);
+    ended.check(2, "files are fetched, not sent");
+}
+
 /// `NO_COLOR`, `CLICOLOR_FORCE`.
 #[test]
 fn colours_are_had_for_the_asking() {
