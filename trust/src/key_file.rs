@@ -45,8 +45,7 @@ pub fn create(path: &Path) -> Result<SecretKey, KeyFileError> {
     name.push(format!(".new-{number:016x}"));
     let draft = directory.join(name);
     let written = write_draft(&draft, text.as_bytes());
-    // A link, unlike a rename, never replaces: of two programs that start at once, one makes the key and both use it.
-    let linked = written.and_then(|()| fs::hard_link(&draft, path));
+    let linked = written.and_then(|()| place(&draft, path, |draft, path| fs::hard_link(draft, path)));
     let _ = fs::remove_file(&draft);
     linked.and_then(|()| private::sync_directory(directory)).map_err(fail)?;
     Ok(key)
@@ -64,6 +63,22 @@ pub fn read_or_create(path: &Path) -> Result<(SecretKey, Origin), KeyFileError> 
     match create(path) {
         Err(error) if error.is_taken() => read(path).map(|key| (key, Origin::Found)),
         result => result.map(|key| (key, Origin::Made)),
+    }
+}
+
+/// Gives the draft its name. A link, unlike a rename, never replaces: of two programs that start at once, one makes the key and
+/// both use it. Where the file system has no links, looking first has to do.
+fn place(draft: &Path, path: &Path, link: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
+    match link(draft, path) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) =>
+        {
+            if path.symlink_metadata().is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(draft, path)
+        }
+        result => result,
     }
 }
 
@@ -214,6 +229,23 @@ mod tests {
         assert_eq!(keys.iter().filter(|(_, origin)| *origin == Origin::Made).count(), 1);
         let kept = read(&path).unwrap().public();
         assert!(keys.iter().all(|(key, _)| key.public() == kept));
+    }
+
+    /// FAT has no links, and some containers' volumes neither.
+    #[test]
+    fn a_file_system_without_links_keeps_a_key_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let (draft, path) = (directory.path().join("draft"), directory.path().join("node.key"));
+        let no_links = |kind: io::ErrorKind| move |_: &Path, _: &Path| Err(io::Error::from(kind));
+        fs::write(&draft, "a").unwrap();
+        place(&draft, &path, no_links(io::ErrorKind::PermissionDenied)).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"a");
+        fs::write(&draft, "b").unwrap();
+        let taken = place(&draft, &path, no_links(io::ErrorKind::Unsupported)).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        let failed = place(&draft, &path, no_links(io::ErrorKind::StorageFull)).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read(&path).unwrap(), b"a");
     }
 
     #[cfg(unix)]
