@@ -50,6 +50,8 @@ failure_codes! {
     Closed = "closed", "closed the connection";
     /// The node may not relay to this next hop.
     Denied = "denied", "relaying denied";
+    /// The node relays there only for those whom its rules name.
+    Unauthorized = "unauthorized", "not authorized";
     /// The route is longer than the node takes.
     TooManyHops = "too_many_hops", "too many hops";
     /// The node has as many connections as it takes.
@@ -96,6 +98,8 @@ impl Status {
     pub const NOT_MODIFIED: Status = Status(304);
     /// The origin could not read the request.
     pub const BAD_REQUEST: Status = Status(400);
+    /// Nobody that the origin's rules know asked for this; a key might help.
+    pub const UNAUTHORIZED: Status = Status(401);
     /// Nothing of that name is offered.
     pub const NOT_FOUND: Status = Status(404);
     /// The origin does not serve this client in this way.
@@ -131,6 +135,7 @@ impl Status {
             206 => "partial content",
             304 => "not modified",
             400 => "bad request",
+            401 => "not authorized",
             403 => "forbidden",
             404 => "not found",
             408 => "no request came in time",

@@ -73,7 +73,7 @@ by commas (RELAY_NODE_ALLOW_NEXT=10.0.0.0/8,pchost2). Times are written like 10s
 detail (RUST_LOG=debug).
 
 Signals: SIGTERM or Ctrl-C stops accepting and lets transfers end within --drain; a second one ends at once.
-SIGUSR1 writes a line into the log: open connections, those of each role, tasks, idle pipes, uptime.
+SIGHUP reads the access rules again. SIGUSR1 writes a line into the log: open connections, those of each role, tasks, idle pipes, uptime.
 Exit codes: 0 ended as told, 1 could not run or had to cut transfers, 2 bad usage or configuration.";
 
 /// The settings proper: a flag, a variable and a key each.
@@ -140,6 +140,13 @@ pub struct Settings {
     /// else ~/.local/state/relay-chain]
     #[arg(long, value_name = "FILE", env = "RELAY_NODE_KEY", help_heading = "Trust")]
     pub key: Option<PathBuf>,
+
+    /// Who may read what, and be relayed where: a TOML file of [[who]] entries; what no entry allows is denied
+    ///
+    /// Reading goes by the key that a client proves inside its pipe, relaying by what is allowed to anyone. With rules the HTTP face serves nobody. They are
+    /// read again on SIGHUP, whole or not at all.
+    #[arg(long, value_name = "FILE", env = "RELAY_NODE_ACCESS", help_heading = "Trust")]
+    pub access: Option<PathBuf>,
 
     /// Refuse to serve files in the clear (relay-client --plain); relaying and HTTP are not affected
     #[arg(long, env = "RELAY_NODE_REQUIRE_ENCRYPTION", help_heading = "Trust")]
@@ -381,6 +388,7 @@ impl Settings {
             allow_next,
             max_hops,
             key,
+            access,
             require_encryption,
             max_connections,
             max_connections_per_peer,

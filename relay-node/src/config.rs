@@ -1,5 +1,6 @@
 //! What the settings mean: checked, resolved, with their defaults.
 
+use crate::access::Access;
 use crate::cli::{Cli, ListenAddress, LogFormat, Settings, Span};
 use crate::http::forwarded::TrustForwarded;
 use crate::http::proxy::{ProxyConfig, Upstream};
@@ -17,6 +18,7 @@ use relay_trust::key::SecretKey;
 use relay_trust::next_hop::NextHopPolicy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The port when nobody names one.
@@ -41,6 +43,8 @@ pub struct Config {
     pub key: SecretKey,
     /// Whether files are served through encryption alone.
     pub require_encryption: bool,
+    /// The access rules; none: everybody may what the other settings say.
+    pub access: Option<Arc<Access>>,
     /// Where to relay to.
     pub policy: NextHopPolicy,
     /// The most hops that a route may still have.
@@ -127,6 +131,7 @@ impl Config {
             tunnel_idle: idle_timeout,
         };
         let congestion = Congestion::of(settings.congestion)?;
+        let names_next_hops = !settings.allow_next.is_empty();
         let config = Config {
             listen,
             root,
@@ -139,6 +144,7 @@ impl Config {
             },
             key: identity::read_or_create(settings.key)?,
             require_encryption: settings.require_encryption,
+            access: settings.access.map(|path| access(path, names_next_hops)).transpose()?,
             max_hops: settings.max_hops.unwrap_or(MAX_HOPS),
             max_connections: settings.max_connections.unwrap_or(8192),
             max_connections_per_peer: settings.max_connections_per_peer,
@@ -191,6 +197,9 @@ impl Config {
         }
         if self.log.directory.is_none() && self.log.keep != Keep::default() {
             bail!("log-keep is about the files of log-dir; name that directory");
+        }
+        if self.access.is_some() && (self.proxy.is_some() || self.gateway.is_some()) {
+            bail!("access rules do not hold for a proxy or a gateway; give each a node of its own");
         }
         if self.workers == Some(0) {
             bail!("workers must be at least 1");
@@ -255,6 +264,15 @@ fn cache(directory: Option<PathBuf>, size: Option<ByteSize>) -> anyhow::Result<O
         (None, Some(_)) => bail!("cache-size is the size of the cache in cache-dir; name that directory"),
         (None, None) => Ok(None),
     }
+}
+
+fn access(path: PathBuf, names_next_hops: bool) -> anyhow::Result<Arc<Access>> {
+    if names_next_hops {
+        bail!(
+            "access says who is relayed where, so allow-next has nothing to say; write `relay` into the rules"
+        );
+    }
+    Access::open(path).map(Arc::new)
 }
 
 fn read_route(path: &Path) -> anyhow::Result<Route> {

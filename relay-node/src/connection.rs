@@ -1,5 +1,6 @@
 //! One accepted connection: find out which face it wants, serve it, and write its line into the access log.
 
+use crate::access::{Access, Reader};
 use crate::access_log::AccessLog;
 use crate::census::{As, Census};
 use crate::config::Config;
@@ -10,7 +11,7 @@ use crate::http::{self, HttpConfig, HttpFace};
 use crate::origin::{self, HashIndex, Origin, OriginLimits, Security};
 use crate::peer_lines::{LineBudgets, PeerLines};
 use crate::record::{Fault, Outcome, Record, Role};
-use crate::relay::{self, RelayLimits};
+use crate::relay::{self, Allowed, RelayLimits};
 use crate::stop::Stop;
 use crate::visits::Visits;
 use relay_chain::chain::random_bits;
@@ -20,11 +21,12 @@ use relay_link::link::Link;
 use relay_proto::code::FailureCode;
 use relay_proto::hop::{Failed, Hello, Open, agent_name};
 use relay_proto::limits::DEFAULT_SILENCE;
+use relay_trust::access::Credentials;
 use relay_trust::next_hop::NextHopPolicy;
 use relay_trust::tls::{self, Use};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -38,6 +40,7 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Node {
     policy: NextHopPolicy,
+    access: Option<Arc<Access>>,
     max_hops: usize,
     request_timeout: Duration,
     relay_limits: RelayLimits,
@@ -83,6 +86,7 @@ impl Node {
         }
         Ok(Node {
             policy: config.policy,
+            access: config.access.clone(),
             max_hops: config.max_hops,
             request_timeout: config.request_timeout,
             relay_limits: RelayLimits {
@@ -95,6 +99,7 @@ impl Node {
                 index: Arc::new(HashIndex::new(HASH_INDEX_BYTES)),
                 buffers: Arc::default(),
                 lines: PeerLines::default(),
+                reader: config.access.map(Reader::unknown),
             },
             line_budgets: LineBudgets::default(),
             visits: Visits::new(config.max_visits),
@@ -134,6 +139,9 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, node: &Node) {
     };
     match detected {
         Ok(Detected::Relay) => Box::pin(serve_relay_face(Link::tcp(stream, peer), node)).await,
+        Ok(Detected::Http) if node.access.is_some() => {
+            http::refuse_closed(stream, peer, Arc::clone(&node.http), node.stop.clone()).await;
+        }
         Ok(Detected::Http) => {
             let _counted = node.census.enter(As::Http);
             Box::pin(http::serve(stream, peer, Arc::clone(&node.http), node.stop.clone())).await;
@@ -187,7 +195,13 @@ async fn serve_relay_face(mut link: Link, node: &Node) {
     } else {
         let _counted = node.census.enter(As::Relay);
         record.role = Role::Relay;
-        relay::relay(&mut link, open, &node.policy, &node.relay_limits, &mut record).await;
+        let rules = node.access.as_ref().map(|access| access.rules());
+        let allowed = match &rules {
+            // Nothing in a plain open proves who asks.
+            Some(rules) => Allowed::Caller(rules.caller(&Credentials::default(), SystemTime::now())),
+            None => Allowed::Everybody(&node.policy),
+        };
+        relay::relay(&mut link, open, &allowed, &node.relay_limits, &mut record).await;
     }
 }
 
@@ -195,7 +209,7 @@ async fn serve_files(link: Link, node: &Node, record: &mut Record) {
     let lines = node.line_budgets.of(record.peer.ip());
     let origin = Origin { lines: lines.clone(), ..node.origin.clone() };
     let (limits, served) = (node.origin_limits, &mut record.served);
-    let result = origin::serve_pipe(link, &origin, &node.security, limits, &node.stop, served).await;
+    let result = origin::serve_pipe(link, origin, &node.security, limits, &node.stop, served).await;
     lines.tell();
     match (&result, record.served.status) {
         (Err(error), _) => record.end(Outcome::Broken(error.to_string()), Fault::Client),

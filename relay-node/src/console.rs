@@ -1,11 +1,12 @@
 //! What the operator sees and says: the question for a port, the lines at start and end, signals.
 
+use crate::access::Access;
 use crate::census::Census;
 use crate::config::{Config, DEFAULT_ROOT};
 use crate::http::proxy_allow::AllowProxy;
 use crate::logging::LogGuard;
 use crate::platform::foreground;
-use crate::platform::status_signal::StatusSignal;
+use crate::platform::operator_signal::OperatorSignal;
 use crate::server::Ended;
 use crate::stop::StopSource;
 use anyhow::{Context, bail};
@@ -55,9 +56,17 @@ pub fn announcement(addresses: &[SocketAddr], config: &Config) -> Vec<String> {
     } else {
         ""
     };
-    lines.push(format!("relaying to {}{why}", config.policy));
+    match &config.access {
+        Some(access) => {
+            lines.push(format!(
+                "relaying, and giving files, by the access rules in {}",
+                access.path().display()
+            ));
+        }
+        None => lines.push(format!("relaying to {}{why}", config.policy)),
+    }
     lines.extend(http_roles(config));
-    if config.policy.is_open() {
+    if config.policy.is_open() && config.access.is_none() {
         lines
             .push("warning: --allow-next makes this an open relay for everybody who can reach it".to_owned());
     }
@@ -202,12 +211,33 @@ pub fn watch_signals(source: StopSource, logs: LogGuard) -> anyhow::Result<()> {
     watch().context("cannot watch for signals")
 }
 
+/// From now on SIGHUP lets the access rules be read again, where the system has such a signal.
+///
+/// # Errors
+/// The system's, when it takes no handler.
+pub fn watch_for_reload(access: Option<Arc<Access>>) -> anyhow::Result<()> {
+    let Some(access) = access else { return Ok(()) };
+    let mut asked = OperatorSignal::reload().context("cannot watch for SIGHUP")?;
+    tokio::spawn(async move {
+        while asked.next().await.is_some() {
+            match access.reload() {
+                Ok(()) => tracing::info!("the access rules were read again"),
+                Err(error) => {
+                    let error = format!("{error:#}").replace('\n', "; ");
+                    tracing::error!("the access rules before stay in force: {error}");
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
 /// From now on SIGUSR1 brings a line about connections, tasks and pipes into the log, where the system has such a signal.
 ///
 /// # Errors
 /// The system's, when it takes no handler.
 pub fn watch_for_status(census: Arc<Census>) -> anyhow::Result<()> {
-    let mut asked = StatusSignal::watch().context("cannot watch for SIGUSR1")?;
+    let mut asked = OperatorSignal::status().context("cannot watch for SIGUSR1")?;
     tokio::spawn(async move {
         while asked.next().await.is_some() {
             census.tell();

@@ -11,6 +11,7 @@
 //! | [`cli`], [`config`] | what was typed, and what it means |
 //! | [`server`] | listen, accept, limits, drain |
 //! | [`connection`] | one accepted connection: which face it wants, its line in the log |
+//! | [`access`] | the access rules in force |
 //! | [`identity`] | the node's own key |
 //! | [`relay`] | relaying: the rules, the dial, then blind |
 //! | [`origin`] | the file layer's answers |
@@ -23,6 +24,7 @@
 //! | [`console`], [`stop`], [`census`] | the operator: start, end, signals, how many connections there are |
 //! | [`platform`] | the kernel's special calls, each with a plain fallback |
 
+pub mod access;
 pub mod access_log;
 pub mod census;
 pub mod cli;

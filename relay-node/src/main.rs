@@ -61,6 +61,7 @@ fn run(config: Config) -> anyhow::Result<Ended> {
         let (source, stop) = stop::channel();
         console::watch_signals(source, logs.share())?;
         let announcement = console::announcement(&listeners.addresses()?, &config);
+        console::watch_for_reload(config.access.clone())?;
         let server = Server::new(listeners, config, access_log, stop)?;
         console::watch_for_status(server.census())?;
         console::announce(&announcement);

@@ -32,7 +32,7 @@ use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,6 +48,8 @@ const NO_REGULAR_FILE: &str = "is not a regular file";
 pub struct DocumentRoot {
     /// `None`: it holds nothing.
     directory: Option<RootDirectory>,
+    /// The directory's path without links, when there is one: what [`DocumentRoot::reached`] compares with.
+    path: Option<PathBuf>,
     show_hidden: bool,
     hung: Arc<Hung>,
     kept: Arc<KeptWalks>,
@@ -168,7 +170,20 @@ impl DocumentRoot {
             );
             RootError::Io(io::Error::new(error.kind(), text))
         })?;
-        Ok(Self::of(Some(directory), show_hidden))
+        Ok(Self { path: std::fs::canonicalize(path).ok(), ..Self::of(Some(directory), show_hidden) })
+    }
+
+    /// The name that a name leads to when all links are followed; none when nothing is there, or it lies outside.
+    ///
+    /// It opens nothing. Who may change links in here between this and the opening may as well change the files.
+    #[must_use]
+    pub fn reached(&self, name: &str) -> Option<String> {
+        self.check_name(name.as_bytes()).ok()?;
+        let root = self.path.as_deref()?;
+        let reached = std::fs::canonicalize(root.join(name)).ok()?;
+        let components = reached.strip_prefix(root).ok()?.components();
+        let names: Option<Vec<&str>> = components.map(|component| component.as_os_str().to_str()).collect();
+        Some(names?.join("/"))
     }
 
     /// A document root without any file, for a node that only passes on.
@@ -183,6 +198,7 @@ impl DocumentRoot {
         let desk = Arc::new(Desk::new(Arc::clone(&hung), Box::new(move || tidied.tidy())));
         let (looks, reads) = (AtomicU64::new(0), AtomicU64::new(0));
         Self {
+            path: None,
             directory,
             show_hidden,
             hung,

@@ -71,6 +71,8 @@ pub enum Signal {
     Continue,
     /// SIGUSR1
     User1,
+    /// SIGHUP
+    Hangup,
 }
 
 /// Sees to it that a program neither finds nor leaves anything in a developer's home: what it remembers of others is its own, unless
@@ -167,6 +169,7 @@ impl Process {
             Signal::Stop => rustix::process::Signal::STOP,
             Signal::Continue => rustix::process::Signal::CONT,
             Signal::User1 => rustix::process::Signal::USR1,
+            Signal::Hangup => rustix::process::Signal::HUP,
         };
         rustix::process::kill_process(pid, signal).expect("the process is there");
     }

@@ -28,6 +28,11 @@ pub(super) const BUSY: Refusal = Refusal {
     status: StatusCode::SERVICE_UNAVAILABLE,
     detail: "This node has as many connections as it takes. Try again in a moment.",
 };
+/// For a node with access rules.
+pub(super) const CLOSED: Refusal = Refusal {
+    status: StatusCode::FORBIDDEN,
+    detail: "This node gives files to those whom its rules name, and cannot ask who you are here. Use relay-client.",
+};
 const CUT_OFF: Refusal = Refusal { status: StatusCode::BAD_REQUEST, detail: "it is cut off" };
 
 /// Whom a connection belongs to.

@@ -244,6 +244,11 @@ pub async fn refuse_silent(stream: TcpStream, peer: SocketAddr, face: Arc<HttpFa
     connection::turn_away(stream, connection::TIMED_OUT, peer, face, stop).await;
 }
 
+/// Answers 403 to a connection at a node whose rules nobody can satisfy over HTTP, and closes it.
+pub async fn refuse_closed(stream: TcpStream, peer: SocketAddr, face: Arc<HttpFace>, stop: Stop) {
+    connection::turn_away(stream, connection::CLOSED, peer, face, stop).await;
+}
+
 /// Answers 503 to a connection over the node's limit, and closes it.
 pub async fn refuse_busy(stream: TcpStream, peer: SocketAddr, face: Arc<HttpFace>, stop: Stop) {
     connection::turn_away(stream, connection::BUSY, peer, face, stop).await;

@@ -21,6 +21,7 @@ use relay_proto::file::{
 };
 use relay_proto::frame::{FrameError, FrameType, Message};
 use relay_proto::limits::{MAX_NAME, MAX_PAGE, MAX_PAYLOAD};
+use relay_trust::access::Denial;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -150,6 +151,14 @@ impl Answer {
         Answer::head(&refusal(error, name, &origin.lines))
     }
 
+    /// The answer to somebody who may not have one.
+    pub(super) fn denial(denial: Denial) -> Answer {
+        match denial {
+            Denial::NotFound => Answer::failure(Status::NOT_FOUND, NOT_OFFERED),
+            Denial::Unauthorized => Answer::failure(Status::UNAUTHORIZED, NOT_AUTHORIZED),
+        }
+    }
+
     /// An answer that says only that the origin failed, and what the peer may know of it.
     pub(super) fn failure(status: Status, message: &str) -> Answer {
         Answer::head(&Head::only(status, message))
@@ -267,6 +276,8 @@ fn open(name: &RequestedName, origin: &Origin, reach: Reach) -> Result<ServedFil
 }
 
 /// What a peer is told of everything that it cannot have, whatever the reason.
+const NOT_AUTHORIZED: &str = "the origin gives this, if it has it, to those whom its access rules name; its operator can add \
+                              your key";
 const NOT_OFFERED: &str = "the origin offers nothing of this name";
 
 /// What a peer is told, and what the log is told.

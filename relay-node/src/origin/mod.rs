@@ -31,6 +31,7 @@ pub use index::{DEFAULT_INDEX_BYTES, HashIndex};
 pub use pipe::{Security, serve_pipe};
 pub use session::serve;
 
+use crate::access::Reader;
 use crate::peer_lines::PeerLines;
 use crate::root::DocumentRoot;
 use relay_chain::frames::ReadError;
@@ -40,7 +41,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an origin serves from; all connections share it, but for the last field.
+/// What an origin serves from; all connections share it, but for the last two fields.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// Where the files are.
@@ -51,6 +52,8 @@ pub struct Origin {
     pub buffers: Arc<Buffers>,
     /// How many log lines the client that is served now may bring about.
     pub lines: PeerLines,
+    /// Who reads, when that is asked; none: everybody reads everything.
+    pub reader: Option<Reader>,
 }
 
 /// How long an origin waits.

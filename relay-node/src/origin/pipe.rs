@@ -39,7 +39,7 @@ pub struct Security {
 /// Why the connection ended otherwise than by the client's close; the client has been told where that is possible.
 pub async fn serve_pipe(
     mut link: Link,
-    origin: &Origin,
+    mut origin: Origin,
     security: &Security,
     limits: OriginLimits,
     stop: &Stop,
@@ -53,7 +53,11 @@ pub async fn serve_pipe(
         () = after(stop, GRACE) => Ok(Ok(None)),
     };
     match first {
-        Ok(Ok(Some(TLS_HANDSHAKE))) => link = handshake(link, security, record).await?,
+        Ok(Ok(Some(TLS_HANDSHAKE))) => {
+            let secured = handshake(link, security, record).await?;
+            origin.reader = origin.reader.map(|reader| reader.with_key(secured.key));
+            link = secured.link;
+        }
         Ok(Ok(Some(_))) if security.is_required => {
             let text = "this node serves files through encryption alone; ask again without --plain";
             let mut outlet = Outlet::new(&mut link, limits.progress, record);
@@ -64,17 +68,21 @@ pub async fn serve_pipe(
         _ => {}
     }
     let peer = Some(link.peer().ip());
-    let served = serve_from(&mut link, peer, origin, limits, deadline, stop, record).await;
+    let served = serve_from(&mut link, peer, &origin, limits, deadline, stop, record).await;
     // An end that is not told is a cut. A client that is gone misses nothing.
     let _ = timeout(FAREWELL, link.shutdown()).await;
     served
 }
 
-async fn handshake(link: Link, security: &Security, record: &mut OriginRecord) -> Result<Link, OriginError> {
+async fn handshake(
+    link: Link,
+    security: &Security,
+    record: &mut OriginRecord,
+) -> Result<Secured, OriginError> {
     match timeout(security.handshake, accept(link, &security.tls, Use::Pipe)).await {
-        Ok(Ok(Secured { link, .. })) => {
+        Ok(Ok(secured)) => {
             record.encrypted = true;
-            Ok(link)
+            Ok(secured)
         }
         Ok(Err(error)) => Err(OriginError::Handshake(error)),
         Err(_) => Err(OriginError::HandshakeTimeout(security.handshake)),

@@ -4,15 +4,19 @@ use super::answer::{self, Answer, Held, Request, Rest};
 use super::body;
 use super::outlet::Outlet;
 use super::{Origin, OriginError, OriginLimits, OriginRecord};
+use crate::access::Reader;
 use crate::record::logged_name;
 use crate::stop::Stop;
 use relay_chain::frames::{ReadError, encode, read_frame};
 use relay_link::closing::close_gently;
 use relay_proto::code::Status;
 use relay_proto::file::Head;
+use relay_trust::access::Denial;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a request that is under way when the node stops may take to come.
@@ -88,6 +92,19 @@ pub(super) async fn serve_from<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     }
 }
 
+/// Whether this reader may have an answer at all. A file has to be allowed by the name that was asked for and by the one that it is
+/// reached under; what is not there is not there for anybody.
+async fn may(reader: &Reader, request: &Request, origin: &Origin) -> Result<(), Denial> {
+    let name = match request {
+        Request::List(list) => return reader.may_list(list.prefix.as_str()),
+        Request::Of(request) => request.name().as_str().to_owned(),
+    };
+    reader.may_read(&name)?;
+    let root = Arc::clone(&origin.root);
+    let reached = spawn_blocking(move || root.reached(&name)).await;
+    reader.may_read(&reached.ok().flatten().ok_or(Denial::NotFound)?)
+}
+
 /// Returns when `stop` has been said for `grace`: a request may be under way.
 pub(super) async fn after(stop: &Stop, grace: Duration) {
     stop.stopped().await;
@@ -116,7 +133,12 @@ async fn answer<S: AsyncWrite + Unpin + 'static>(
     outlet.record.requests += 1;
     outlet.record.name = Some(logged_name(request.name().as_str()));
     let buffers = &origin.buffers;
+    let denied = match &origin.reader {
+        Some(reader) => may(reader, &request, origin).await.err(),
+        None => None,
+    };
     let answer = match request {
+        _ if denied.is_some() => denied.map_or_else(|| Answer::denial(Denial::NotFound), Answer::denial),
         Request::Of(request) => {
             let (at, name) = (origin.clone(), request.name().clone());
             let work = move |reach| Answer::to(&request, &at, held.clone(), reach);

@@ -54,6 +54,7 @@ impl Fixture {
                 index: Arc::new(index),
                 buffers: Arc::new(buffers),
                 lines: PeerLines::default(),
+                reader: None,
             },
         }
     }

@@ -1,18 +1,23 @@
-//! The signal by which an operator asks a running node how it is.
+//! The signals by which an operator speaks to a running node.
 
 #[cfg(unix)]
 use std::io;
 
-/// SIGUSR1, from now on; until somebody watches for it, it ends the process (signal(7)).
+/// One of them, from now on; until somebody watches for it, it ends the process (signal(7)).
 #[cfg(unix)]
 #[derive(Debug)]
-pub(crate) struct StatusSignal(tokio::signal::unix::Signal);
+pub(crate) struct OperatorSignal(tokio::signal::unix::Signal);
 
 #[cfg(unix)]
-impl StatusSignal {
-    /// Begins to watch; must be called within a runtime.
-    pub(crate) fn watch() -> io::Result<StatusSignal> {
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1()).map(StatusSignal)
+impl OperatorSignal {
+    /// SIGUSR1: how is it? Must be called within a runtime.
+    pub(crate) fn status() -> io::Result<OperatorSignal> {
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1()).map(OperatorSignal)
+    }
+
+    /// SIGHUP: read your files again. Must be called within a runtime.
+    pub(crate) fn reload() -> io::Result<OperatorSignal> {
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).map(OperatorSignal)
     }
 
     /// The next one; none when there will be no more.
@@ -21,19 +26,24 @@ impl StatusSignal {
     }
 }
 
-/// Other systems have no such signal.
+/// Other systems have no such signals.
 #[cfg(any(not(unix), test))]
 #[cfg_attr(all(unix, test), allow(dead_code, reason = "only its test is built where the signal is"))]
 pub(crate) mod plain {
     use std::io;
 
     #[derive(Debug)]
-    pub(crate) struct StatusSignal;
+    pub(crate) struct OperatorSignal;
 
-    impl StatusSignal {
+    impl OperatorSignal {
         #[allow(clippy::unnecessary_wraps, reason = "the other form can fail")]
-        pub(crate) fn watch() -> io::Result<StatusSignal> {
-            Ok(StatusSignal)
+        pub(crate) fn status() -> io::Result<OperatorSignal> {
+            Ok(OperatorSignal)
+        }
+
+        #[allow(clippy::unnecessary_wraps, reason = "the other form can fail")]
+        pub(crate) fn reload() -> io::Result<OperatorSignal> {
+            Ok(OperatorSignal)
         }
 
         #[allow(clippy::unused_async, reason = "the other form waits")]
@@ -45,8 +55,9 @@ pub(crate) mod plain {
     #[cfg(test)]
     #[tokio::test]
     async fn nobody_ever_asks() {
-        assert_eq!(StatusSignal::watch().unwrap().next().await, None);
+        assert_eq!(OperatorSignal::status().unwrap().next().await, None);
+        assert_eq!(OperatorSignal::reload().unwrap().next().await, None);
     }
 }
 #[cfg(not(unix))]
-pub(crate) use plain::StatusSignal;
+pub(crate) use plain::OperatorSignal;

@@ -13,6 +13,7 @@ use relay_proto::code::FailureCode;
 use relay_proto::frame::FrameType;
 use relay_proto::hop::{Failed, Hello, Open};
 use relay_proto::limits::relay_budget;
+use relay_trust::access::Caller;
 use relay_trust::next_hop::{Lookup, NextHopPolicy};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,11 +31,48 @@ pub struct RelayLimits {
     pub congestion: Congestion,
 }
 
+/// Who says where this caller may be relayed to.
+#[derive(Debug)]
+pub enum Allowed<'a> {
+    /// The node's own rules, the same for everybody.
+    Everybody(&'a NextHopPolicy),
+    /// The access rules, for whoever asks.
+    Caller(Caller<'a>),
+}
+
+impl Allowed<'_> {
+    fn lookup(&self, hop: &Hop) -> Lookup {
+        match self {
+            Allowed::Everybody(policy) => policy.lookup(hop),
+            Allowed::Caller(caller) => caller.lookup(hop),
+        }
+    }
+
+    fn allows(&self, hop: &Hop, address: SocketAddr) -> bool {
+        match self {
+            Allowed::Everybody(policy) => policy.allows(hop, address),
+            Allowed::Caller(caller) => caller.may_relay(hop, address),
+        }
+    }
+
+    /// What a caller is told for what he may not; by access rules the same whether or not there is such a place.
+    fn denial(&self, hop: &Hop, address: Option<SocketAddr>) -> Failed {
+        match (self, address) {
+            (Allowed::Everybody(_), None) => denied(hop),
+            (Allowed::Everybody(_), Some(address)) => denied_address(hop, address),
+            (Allowed::Caller(_), _) => {
+                let message = "this node relays there, if at all, for those whom its access rules name";
+                Failed::new(FailureCode::Unauthorized, Some(hop.clone()), message)
+            }
+        }
+    }
+}
+
 /// Relays a connection whose `open` was read and answered by `hello`, to the first of the hops that are left.
 pub async fn relay(
     previous: &mut Link,
     open: Open,
-    policy: &NextHopPolicy,
+    allowed: &Allowed<'_>,
     limits: &RelayLimits,
     record: &mut Record,
 ) {
@@ -44,7 +82,7 @@ pub async fn relay(
     let deadline = Instant::now() + limits.dial.min(relay_budget(client.silence()));
     let onward = Open { hops, id, limits: client };
     let (mut next, answer) =
-        match reach(&next_hop, &onward, policy, record.peer.ip(), deadline, limits.congestion).await {
+        match reach(&next_hop, &onward, allowed, record.peer.ip(), deadline, limits.congestion).await {
             Ok(reached) => reached,
             Err(failed) => {
                 record.outcome = Outcome::Failed(failed.code);
@@ -87,18 +125,18 @@ enum Answer {
 async fn reach(
     hop: &Hop,
     open: &Open,
-    policy: &NextHopPolicy,
+    allowed: &Allowed<'_>,
     peer: IpAddr,
     deadline: Instant,
     congestion: Congestion,
 ) -> Result<(Link, Answer), Failed> {
-    let names = match policy.lookup(hop) {
-        Lookup::Denied => return Err(denied(hop)),
+    let names = match allowed.lookup(hop) {
+        Lookup::Denied => return Err(allowed.denial(hop, None)),
         Lookup::Known => Names::Known,
         Lookup::Anywhere => Names::Of(peer),
     };
-    let dialled = dial(hop, deadline, congestion, names, |address| policy.allows(hop, address)).await;
-    let mut link = dialled.map_err(|error| not_dialled(hop, &error))?;
+    let dialled = dial(hop, deadline, congestion, names, |address| allowed.allows(hop, address)).await;
+    let mut link = dialled.map_err(|error| not_dialled(hop, &error, allowed))?;
     let answer = timeout_at(deadline, async {
         write_message(&mut link, open).await?;
         read_frame(&mut link).await.and_then(|frame| Answer::of(&frame))
@@ -143,9 +181,9 @@ fn denied_address(hop: &Hop, address: SocketAddr) -> Failed {
     Failed::new(FailureCode::Denied, Some(hop.clone()), message)
 }
 
-fn not_dialled(hop: &Hop, error: &DialError) -> Failed {
+fn not_dialled(hop: &Hop, error: &DialError, allowed: &Allowed<'_>) -> Failed {
     match error {
-        DialError::Denied(address) => denied_address(hop, *address),
+        DialError::Denied(address) => allowed.denial(hop, Some(*address)),
         DialError::NotLookedUp => denied(hop),
         // The code says it all.
         DialError::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -203,10 +241,16 @@ mod tests {
             limits: relay_proto::hop::ClientLimits::new(Duration::from_secs(30)),
         };
         let deadline = Instant::now() + Duration::from_secs(30);
-        let (link, answer) =
-            reach(&hop, &open, &NextHopPolicy::new(Vec::new()), hop.host.ip().unwrap(), deadline, reno)
-                .await
-                .unwrap();
+        let (link, answer) = reach(
+            &hop,
+            &open,
+            &Allowed::Everybody(&NextHopPolicy::new(Vec::new())),
+            hop.host.ip().unwrap(),
+            deadline,
+            reno,
+        )
+        .await
+        .unwrap();
         assert!(matches!(answer, Answer::Hello(_)));
         assert_eq!(algorithm_of(&socket2::SockRef::from(link.socket())), reno.algorithm());
         assert_eq!(next.await.unwrap().1, open);

@@ -8,6 +8,7 @@
 
 // Its clients come from several loopback addresses, which not every system has.
 #[cfg(target_os = "linux")]
+mod access;
 mod cache_beside_model;
 mod cache_disk;
 mod cache_fields;

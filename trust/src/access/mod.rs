@@ -185,6 +185,12 @@ impl<'a> Caller<'a> {
         self.entries().any(|who| who.read.iter().any(leads))
     }
 
+    /// Whether he may read everything in this directory; the empty name is the document root.
+    #[must_use]
+    pub fn may_read_all_in(&self, directory: &str) -> bool {
+        self.entries().any(|who| who.read.iter().any(|rule| rule.takes_all_in(directory)))
+    }
+
     /// Whether he may write the file of this name.
     #[must_use]
     pub fn may_write(&self, name: &str) -> bool {

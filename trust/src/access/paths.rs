@@ -46,6 +46,15 @@ impl PathRule {
         self.after(directory).is_some_and(|at| at.iter().any(|at| *at < self.components.len()))
     }
 
+    /// Whether the rule is for everything in the directory of this name, however deep; the empty name is the document root.
+    #[must_use]
+    pub fn takes_all_in(&self, directory: &str) -> bool {
+        let at = if directory.is_empty() { Some(self.with_skips(vec![0])) } else { self.after(directory) };
+        let last = self.components.len().saturating_sub(1);
+        matches!(self.components.get(last), Some(Component::AnyDepth))
+            && at.is_some_and(|at| at.contains(&last))
+    }
+
     /// At which of its components the rule can stand when it has taken all of the name's; none when it is no name. All
     /// possibilities are followed at once, so that no pattern takes long.
     fn after(&self, name: &str) -> Option<Vec<usize>> {
@@ -215,6 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn of_which_directories_rules_take_all() {
+        let all = |text: &str, directory: &str| rule(text).takes_all_in(directory);
+        for directory in ["a/b", "a/b/c", "a/b/c/d"] {
+            assert!(
+                all("a/b/", directory) && all("a/b/**", directory) && all("a/*/", directory),
+                "{directory}"
+            );
+        }
+        for directory in ["", "a", "b", "a/bc", "a/b/..", "/a/b"] {
+            assert!(!all("a/b/", directory), "{directory}");
+        }
+        assert!(all("/", "") && all("/", "a") && all("**", ""));
+        assert!(!all("*", "") && !all("**/*.txt", "") && !all("a/b", "a/b") && !all("a/b", "a"));
+    }
+
+    #[test]
     fn what_is_no_rule() {
         let bad = |text: &str| text.parse::<PathRule>().unwrap_err();
         assert_eq!(bad(""), PathRuleError::Empty);
@@ -285,6 +310,19 @@ mod tests {
                 rule(&format!("{text}/")).takes(&name),
                 is_name && plainly_takes(&in_directory, &parts)
             );
+        }
+
+        #[test]
+        fn of_what_rules_take_all_they_take_each(
+            components in proptest::collection::vec(a_component(), 1..4),
+            directory in "[ab]{1,2}(/[ab]{1,2}){0,2}",
+            name in "[ab]{1,2}(/[ab]{1,2}){0,3}",
+        ) {
+            let rule = rule(&format!("{}/", components.join("/")));
+            if rule.takes_all_in(&directory) {
+                let inside = format!("{directory}/{name}");
+                proptest::prop_assert!(rule.takes(&inside));
+            }
         }
 
         /// What is in a directory that no rule leads through, no rule takes.
