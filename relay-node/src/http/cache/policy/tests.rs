@@ -221,14 +221,15 @@ fn requests_are_told_apart_by_what_vary_names() {
 
 #[test]
 fn fields_that_are_no_lists_are_compared_by_their_bytes() {
-    let says = |name: &'static str, lines: &[&[u8]]| {
+    type Lines<'a> = &'a [&'a [u8]];
+    let says = |name: &'static str, lines: Lines<'_>| {
         let mut fields = HeaderMap::new();
         for line in lines {
             fields.append(name, HeaderValue::from_bytes(line).unwrap());
         }
         fields
     };
-    let table: &[(&str, &[&[u8]], &[&[u8]], bool)] = &[
+    let table: &[(&str, Lines<'_>, Lines<'_>, bool)] = &[
         ("cookie", &[b"s=\xe4"], &[b"s=\xe4"], true),
         ("cookie", &[b"s=\xe4"], &[b"s=\xf6"], false),
         ("cookie", &[b"\"a , b\""], &[b"\"a,b\""], false),
