@@ -72,21 +72,17 @@ impl Sender {
     }
 
     /// What an upstream may have built its answer from besides what `Vary` can tell, behind `rules`: the realm of the answer's key.
-    /// The addresses are not among it. `fields` are as they came.
+    /// The addresses are not among it, or every client would have a cache of its own. `fields` are as they came.
     pub fn realm(&self, rules: &str, fields: &HeaderMap) -> String {
         let mut realm = rules.to_owned();
         if let Some(host) = self.own_host(fields) {
-            realm.push_str("host=");
-            realm.push_str(&host);
+            add_part(&mut realm, HOST.as_str(), host.as_bytes());
         }
         for (name, value) in fields.iter().filter(|_| self.is_trusted) {
-            let tells =
-                name == FORWARDED || name.as_str().starts_with(X_FORWARDED) && name != X_FORWARDED_FOR;
-            if tells {
-                // A character for each byte, so that no two values look the same.
-                realm.extend(
-                    format!(";{name}=").chars().chain(value.as_bytes().iter().copied().map(char::from)),
-                );
+            if name == FORWARDED {
+                add_part(&mut realm, name.as_str(), &without_addresses(value.as_bytes()));
+            } else if name.as_str().starts_with(X_FORWARDED) && name != X_FORWARDED_FOR {
+                add_part(&mut realm, name.as_str(), value.as_bytes());
             }
         }
         realm
@@ -100,12 +96,50 @@ impl Sender {
     }
 }
 
+/// Adds a part that nothing in another part can look like: with its length, and a character for each byte.
+fn add_part(realm: &mut String, name: &str, value: &[u8]) {
+    realm.push_str(&format!(";{name}:{}:", value.len()));
+    realm.extend(value.iter().copied().map(char::from));
+}
+
+/// A line of `Forwarded` without the `for` and the `by` of its members (RFC 7239 §4). What is not plainly one of these stays, for
+/// an upstream may read it in its own way.
+fn without_addresses(line: &[u8]) -> Vec<u8> {
+    let pairs = || line.split(|byte| *byte == b',').map(|member| member.split(|byte| *byte == b';'));
+    let is_quoted_over_pairs =
+        pairs().flatten().any(|pair| pair.iter().filter(|byte| **byte == b'"').count() % 2 == 1);
+    if is_quoted_over_pairs {
+        return line.to_vec();
+    }
+    let members: Vec<_> = pairs()
+        .map(|member| {
+            let kept: Vec<_> = member.map(<[u8]>::trim_ascii).filter(|pair| !is_address(pair)).collect();
+            kept.join(&b';')
+        })
+        .collect();
+    members.join(&b',')
+}
+
+fn is_address(pair: &[u8]) -> bool {
+    let Some(at) = pair.iter().position(|byte| *byte == b'=') else { return false };
+    let (name, node) = pair.split_at(at);
+    let node = node.strip_prefix(b"=").unwrap_or(node);
+    let node = node.strip_prefix(b"\"").and_then(|node| node.strip_suffix(b"\"")).unwrap_or(node);
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b".:[]_-".contains(byte);
+    let is_named = name.eq_ignore_ascii_case(b"for") || name.eq_ignore_ascii_case(b"by");
+    is_named && node.iter().all(is_plain)
+}
+
 fn forget_claims(fields: &mut HeaderMap) {
-    let claims: Vec<_> =
-        fields.keys().filter(|name| name.as_str().starts_with(X_FORWARDED)).cloned().collect();
-    for name in claims.iter().chain([&FORWARDED]) {
+    let claims: Vec<_> = fields.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    for name in claims {
         fields.remove(name);
     }
+}
+
+/// Whether a field of this name, in lower case, tells where a request comes from.
+pub(super) fn is_claim(name: &str) -> bool {
+    name == FORWARDED.as_str() || name.starts_with(X_FORWARDED)
 }
 
 #[cfg(test)]
@@ -178,7 +212,7 @@ mod tests {
     fn keys_differ_by_what_may_be_in_an_answer() {
         let key = |sender: Sender, lines: &[(&'static str, &'static str)]| sender.realm("", &fields(lines));
         let untrusted = sender(&[], true);
-        assert_eq!(key(untrusted, &CLAIMS), "host=node.test:8000");
+        assert_eq!(key(untrusted, &CLAIMS), ";host:14:node.test:8000");
         assert_eq!(key(untrusted, &[("host", "NODE.test:8000")]), key(untrusted, &CLAIMS));
         assert_ne!(key(untrusted, &[("host", "other")]), key(untrusted, &CLAIMS));
         let trusted = sender(&["127.0.0.1"], true);
@@ -187,5 +221,40 @@ mod tests {
         assert_eq!(key(trusted, &[host, address]), key(trusted, &[host]));
         assert_eq!(key(sender(&[], false), &CLAIMS), "");
         assert_eq!(sender(&[], false).realm("rules", &fields(&CLAIMS)), "rules");
+    }
+
+    /// Both characters may stand in a host (RFC 3986, 3.2.2).
+    #[test]
+    fn no_host_looks_like_what_a_proxy_says() {
+        let trusted = sender(&["127.0.0.1"], true);
+        let forged = fields(&[("host", "site;x-forwarded-proto=https")]);
+        let said = fields(&[("host", "site"), ("x-forwarded-proto", "https")]);
+        assert_ne!(trusted.realm("", &forged), trusted.realm("", &said));
+        let longer = fields(&[("host", "site;x-forwarded-proto:5:https")]);
+        assert_ne!(trusted.realm("", &longer), trusted.realm("", &said));
+    }
+
+    #[test]
+    fn clients_behind_a_trusted_proxy_share_what_differs_by_their_addresses_only() {
+        let trusted = sender(&["127.0.0.1"], true);
+        let key = |line: &'static str| trusted.realm("", &fields(&[("forwarded", line)]));
+        let one = key("for=192.0.2.1;host=a;proto=https");
+        for same in [
+            "for=192.0.2.2;host=a;proto=https",
+            "For=\"[2001:db8::1]:4711\"; host=a; proto=https",
+            "host=a;proto=https;for=_hidden;by=10.0.0.1",
+        ] {
+            assert_eq!(key(same), one, "{same}");
+        }
+        for other in [
+            "for=192.0.2.1;host=b;proto=https",
+            "for=192.0.2.1;host=a;proto=http",
+            "for=192.0.2.1, for=192.0.2.1;host=a;proto=https",
+            "for=\"x;host=b\";host=a;proto=https",
+            "for=\"x,for=y\";host=a;proto=https",
+        ] {
+            assert_ne!(key(other), one, "{other}");
+        }
+        assert_ne!(key("host=\"a,for=x,b\""), key("host=\"a,,b\""));
     }
 }

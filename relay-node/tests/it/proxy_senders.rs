@@ -71,3 +71,18 @@ fn a_trusted_proxy_in_front_is_believed_and_its_pages_are_told_apart() {
         Setup { trust_forwarded: vec!["10.0.0.0/8".to_owned()], ..Setup::caching(upstream.address) }.start();
     assert!(get(other.address, "/", &[&host("b.test")]).text().starts_with("http://a/ "));
 }
+
+#[test]
+fn clients_of_a_trusted_proxy_share_pages_and_changes_of_them() {
+    let upstream = linking();
+    let trusting = vec!["127.0.0.1".to_owned()];
+    let front = Setup { trust_forwarded: trusting, ..Setup::caching(upstream.address) }.start();
+    let from = |client: u8| format!("Forwarded: for=192.0.2.{client};host=a;proto=https");
+    get(front.address, "/", &[&from(1)]);
+    assert!(get(front.address, "/", &[&from(2)]).is_hit());
+    let (host, sender) = ("Host: a", from(3));
+    ask(front.address, &["DELETE / HTTP/1.1", host, &sender, "Connection: close"]);
+    for client in [1, 2] {
+        assert_eq!(get(front.address, "/", &[&from(client)]).is_hit(), client == 2);
+    }
+}
