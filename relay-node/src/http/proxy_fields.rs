@@ -1,6 +1,6 @@
 //! What a proxy takes out of a message's fields and what it adds (RFC 9110 §7.6, RFC 7239).
 
-use super::forwarded::Sender;
+use super::forwarded::{Sender, is_claim};
 use super::list_fields::{append_to_list, members};
 use super::number::number;
 use http::header::{
@@ -52,12 +52,37 @@ pub fn remove_connection_fields(fields: &mut HeaderMap) {
     }
 }
 
+/// Removes what the next server may read as another field than this proxy did.
+///
+/// CGI and what came of it (WSGI, PHP, Rack) know fields as variables in which `-` and `_`, for some servers all that is no letter
+/// and no digit, are one character (RFC 3875 §4.1.18). Whoever wrote such a name means a field that he could not set by its own.
+fn remove_lookalikes(fields: &mut HeaderMap) {
+    let is_odd = |byte: u8| byte != b'-' && !byte.is_ascii_alphanumeric();
+    let odd = fields.keys().filter(|name| name.as_str().bytes().any(is_odd));
+    let lookalikes: Vec<HeaderName> = odd.filter(|name| looks_like_ours(name.as_str())).cloned().collect();
+    for name in lookalikes {
+        fields.remove(name);
+    }
+}
+
+fn looks_like_ours(name: &str) -> bool {
+    let plain = name.replace(|character: char| !character.is_ascii_alphanumeric(), "-");
+    let is = |ours: &HeaderName| ours.as_str() == plain;
+    // The proxy's own fields, those that tell a message's end, and the conditions, which the cache judges.
+    is_claim(&plain)
+        || plain.starts_with("if-")
+        || is(&CONTENT_LENGTH)
+        || is(&MAX_FORWARDS)
+        || OF_THE_CONNECTION.iter().any(is)
+}
+
 /// Prepares a request's fields for the next server.
 pub fn prepare_request(fields: &mut HeaderMap, version: Version, pseudonym: &str, sender: Sender) {
     remove_connection_fields(fields);
     // The body's own length is written anew, and the wait for 100 (Continue) is over by now.
     fields.remove(CONTENT_LENGTH);
     fields.remove(EXPECT);
+    remove_lookalikes(fields);
     add_via(fields, version, pseudonym);
     sender.tell(fields);
 }
@@ -174,6 +199,31 @@ mod tests {
         let mut asked = HeaderMap::new();
         prepare_request(&mut asked, Version::HTTP_10, "me", sender);
         assert_eq!(asked["via"], "1.0 me");
+    }
+
+    #[test]
+    fn what_others_would_take_for_the_proxys_own_fields_goes_no_further() {
+        let trusted = ["192.0.2.7".parse().unwrap()];
+        for trusted in [&[][..], &trusted] {
+            let mut asked = fields(&[
+                ("x_forwarded_host", "evil"),
+                ("x-forwarded_for", "192.0.2.9"),
+                ("x_forwarded-proto", "https"),
+                ("x.forwarded.prefix", "/evil"),
+                ("content_length", "5"),
+                ("transfer_encoding", "chunked"),
+                ("keep_alive", "x"),
+                ("if_none_match", "*"),
+                ("x_own", "1"),
+                ("accept", "*/*"),
+            ]);
+            let sender = Sender::new(Some("192.0.2.7".parse().unwrap()), trusted, false);
+            prepare_request(&mut asked, Version::HTTP_11, "me", sender);
+            let mut left: Vec<_> = asked.keys().map(HeaderName::as_str).collect();
+            left.sort_unstable();
+            assert_eq!(left, ["accept", "forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x_own"]);
+            assert_eq!(asked["x-forwarded-for"], "192.0.2.7");
+        }
     }
 
     #[test]
