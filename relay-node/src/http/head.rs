@@ -324,9 +324,13 @@ fn length_of(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
-/// An empty value is allowed (RFC 9112, 3.2).
+/// `host [":" port]`, of which each may be empty (RFC 9110, 7.2; RFC 9112, 3.2).
 fn is_host(value: &[u8]) -> bool {
-    value.is_empty() || Authority::try_from(value).is_ok() && !value.contains(&b'@')
+    // The last colon, unless it stands in an address in brackets.
+    let end = value.rsplit(|byte| *byte == b':').next().filter(|end| end.len() < value.len());
+    let has_port_or_none = end.is_none_or(|end| end.ends_with(b"]") || end.iter().all(u8::is_ascii_digit));
+    let is_authority = || Authority::try_from(value).is_ok() && !value.contains(&b'@');
+    value.is_empty() || has_port_or_none && is_authority()
 }
 
 fn tokens(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
@@ -425,6 +429,9 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a:b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\"b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: [::1]x\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n",
