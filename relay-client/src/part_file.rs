@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A locked `.part` file.
+/// A `.part` file of this run alone.
 #[derive(Debug)]
 pub struct PartFile {
     target: PathBuf,
@@ -27,6 +27,7 @@ pub struct PartFile {
     path: PathBuf,
     journal: PathBuf,
     file: File,
+    is_locked: bool,
     /// The directories that were made for it, the outermost first.
     made: Vec<PathBuf>,
 }
@@ -71,7 +72,7 @@ impl PartFile {
     }
 
     fn of(target: &Path, name: OsString, directory: Directory, claim: Claim) -> PartFile {
-        let Claim { file, names, .. } = claim;
+        let Claim { file, names, is_locked, .. } = claim;
         PartFile {
             target: target.to_owned(),
             name,
@@ -80,6 +81,7 @@ impl PartFile {
             journal: target.with_file_name(&names.journal),
             names,
             file,
+            is_locked,
             made: Vec::new(),
         }
     }
@@ -89,7 +91,7 @@ impl PartFile {
     pub fn over(target: &Path, file: File) -> PartFile {
         let (directory, name) = place(target).unwrap();
         let [names, _] = Names::of(&name);
-        PartFile::of(target, name, directory, Claim { file, names, was_there: false })
+        PartFile::of(target, name, directory, Claim { file, names, was_there: false, is_locked: true })
     }
 
     /// Another handle to the open file.
@@ -140,12 +142,21 @@ impl PartFile {
         self.file.set_len(0).map_err(|e| Failure::local("write", &self.path, e))
     }
 
-    /// Gives back the room that was asked for and not used, and leaves nothing behind when nothing came. Nobody may write meanwhile.
+    /// Whether a later run finds it. Without locks none does, for it could not tell it from one that is being written.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.is_locked
+    }
+
+    /// Gives back the room that was asked for and not used, and leaves nothing behind when nothing came, or nobody could go on with it.
+    /// Nobody may write meanwhile.
     ///
     /// # Errors
     /// The system's.
     pub fn release(&self) -> io::Result<()> {
-        if self.file.metadata()?.len() > 0 {
+        if !self.is_kept() {
+            self.names.remove_journals(&self.directory);
+        } else if self.file.metadata()?.len() > 0 {
             return platform::release(&self.file);
         }
         if self.directory.look(&self.names.journal)?.is_none()

@@ -143,16 +143,26 @@ pub fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::
     Ok(())
 }
 
-/// Locks an open file against this program's other runs until it is closed. False when another one has it. A file system without locks
-/// is no reason not to save anything.
+/// What became of locking a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// It is locked until it is closed.
+    Had,
+    /// Another run has it.
+    Taken,
+    /// The file system has no locks: whether another run has it is not known.
+    Unknown,
+}
+
+/// Locks an open file against this program's other runs until it is closed.
 ///
 /// # Errors
 /// The system's.
-pub fn try_lock(file: &File) -> io::Result<bool> {
+pub fn try_lock(file: &File) -> io::Result<Lock> {
     match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(true),
+        Ok(()) => Ok(Lock::Had),
+        Err(TryLockError::WouldBlock) => Ok(Lock::Taken),
+        Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(Lock::Unknown),
         Err(TryLockError::Error(error)) => Err(error),
     }
 }

@@ -1,12 +1,16 @@
 //! Under which names a file is kept until it is whole, and whether what stands there is this program's own.
 //!
 //! `NAME.part`, and beside it `NAME.part.journal`. Other programs use such names, too, so what is found there is touched only when it is
-//! this program's: it carries [`beneath::MARK`], or a journal beside it says so, or its name is one that nobody else makes.
+//! this program's: it carries [`beneath::MARK`], or a journal beside it says so where neither does, or its name is one that nobody else makes.
 //! Otherwise, and for names that the ending would make too long, a name with a hash in it takes its place, which is the same in
 //! every run. A file with several links is never written to, whosesoever it is.
+//!
+//! Runs are kept apart by a lock on the part file. Where the file system has none, nobody can tell an unfinished file that was left from
+//! one that is being written: then a run takes none but those that it made itself, and makes them only where nothing is.
 
 use crate::beneath::{Directory, Found, FoundKind};
-use crate::platform::try_lock;
+use crate::platform::{Lock, try_lock};
+use relay_chain::chain::random_bits;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -44,9 +48,14 @@ impl Names {
         let first = if name.len() + NEW_JOURNAL.len() <= MAX_COMPONENT {
             Names::behind(name, false)
         } else {
-            Names::behind(&hashed(name, 0), true)
+            Names::behind(&hashed(name, &[0]), true)
         };
-        [first, Names::behind(&hashed(name, 1), true)]
+        [first, Names::behind(&hashed(name, &[1]), true)]
+    }
+
+    /// Names that no other run has, for where there are no locks.
+    fn of_this_run(name: &OsStr) -> io::Result<Names> {
+        Ok(Names::behind(&hashed(name, &random_bits()?.to_le_bytes()), true))
     }
 
     fn behind(stem: &OsStr, is_own: bool) -> Names {
@@ -73,10 +82,14 @@ impl Names {
     }
 
     fn owns_part(&self, directory: &Directory, found: &Found) -> io::Result<bool> {
-        let is_ours = self.is_own
-            || found.is_marked
-            || self.owns_journal(directory, &self.journal)?.is_some_and(|is_ours| is_ours);
+        let is_ours = self.is_own || found.is_marked || self.has_unmarked_journal(directory)?;
         Ok(found.links <= 1 && is_ours)
+    }
+
+    /// Whether there is a journal, and the file system keeps no marks: it has not kept the journal's, so the part file has none either.
+    fn has_unmarked_journal(&self, directory: &Directory) -> io::Result<bool> {
+        let is_marked = directory.look(&self.journal)?.is_some_and(|found| found.is_marked);
+        Ok(!is_marked && self.owns_journal(directory, &self.journal)? == Some(true))
     }
 
     /// Removes the journals, where they are this program's. A failure harms nobody: a journal without its part file says nothing.
@@ -89,15 +102,15 @@ impl Names {
     }
 }
 
-/// The beginning of a name and a hash of all of it.
-fn hashed(name: &OsStr, number: u8) -> OsString {
+/// The beginning of a name and a hash of all of it, which `salt` makes another one.
+fn hashed(name: &OsStr, salt: &[u8]) -> OsString {
     let text = name.to_string_lossy();
     let mut end = text.len().min(KEPT);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&[number]).update(name.as_encoded_bytes());
+    hasher.update(salt).update(name.as_encoded_bytes());
     let hash = hasher.finalize().to_hex();
     let (kept, hash) = (text.get(..end).unwrap_or_default(), hash.get(..16).unwrap_or_default());
     OsString::from(format!("{kept}~{hash}"))
@@ -116,7 +129,7 @@ pub fn is_unfinished(name: &str) -> bool {
     [PART, JOURNAL, NEW_JOURNAL].iter().any(|ending| lower.ends_with(ending))
 }
 
-/// A file that is not whole yet: open, this program's, and locked against its other runs.
+/// A file that is not whole yet: open, this program's, and no other run's.
 #[derive(Debug)]
 pub struct Claim {
     /// The open file.
@@ -125,6 +138,8 @@ pub struct Claim {
     pub names: Names,
     /// An earlier run left it.
     pub was_there: bool,
+    /// Whether it is locked, so that a later run can go on with it.
+    pub is_locked: bool,
 }
 
 /// Why no unfinished file can be had.
@@ -152,14 +167,35 @@ pub struct Wish {
 /// # Errors
 /// Why it cannot be had.
 pub fn claim(directory: &Directory, name: &OsStr, wish: Wish) -> Result<Option<Claim>, Unclaimed> {
+    claim_by(directory, name, wish, try_lock)
+}
+
+type Locking = fn(&File) -> io::Result<Lock>;
+
+fn claim_by(
+    directory: &Directory,
+    name: &OsStr,
+    wish: Wish,
+    lock: Locking,
+) -> Result<Option<Claim>, Unclaimed> {
     let candidates = Names::of(name);
     let last = candidates[1].part.clone();
+    let mut has_locks = true;
     for names in candidates {
         let part = names.part.clone();
-        match try_claim(directory, names, wish).map_err(|error| Unclaimed::System(part.clone(), error))? {
+        match try_claim(directory, names, wish, lock)
+            .map_err(|error| Unclaimed::System(part.clone(), error))?
+        {
             Tried::Claimed(claim) => return Ok(Some(claim)),
             Tried::InUse => return Err(Unclaimed::InUse(part)),
+            Tried::Unlocked => has_locks = false,
             Tried::Nothing => {}
+        }
+    }
+    if wish.create && !has_locks {
+        let own = Names::of_this_run(name).and_then(|names| try_claim(directory, names, wish, lock));
+        if let Tried::Claimed(claim) = own.map_err(|error| Unclaimed::System(last.clone(), error))? {
+            return Ok(Some(claim));
         }
     }
     if wish.create {
@@ -172,11 +208,13 @@ pub fn claim(directory: &Directory, name: &OsStr, wish: Wish) -> Result<Option<C
 enum Tried {
     Claimed(Claim),
     InUse,
+    /// It was there, and without locks nobody knows whether another run is writing it.
+    Unlocked,
     /// It is not there, or somebody else's.
     Nothing,
 }
 
-fn try_claim(directory: &Directory, names: Names, wish: Wish) -> io::Result<Tried> {
+fn try_claim(directory: &Directory, names: Names, wish: Wish, lock: Locking) -> io::Result<Tried> {
     if wish.journal && names.owns_journal(directory, &names.journal)? == Some(false) {
         return Ok(Tried::Nothing);
     }
@@ -189,12 +227,15 @@ fn try_claim(directory: &Directory, names: Names, wish: Wish) -> io::Result<Trie
             Opened::Absent if wish.create => continue,
             Opened::Absent => return Ok(Tried::Nothing),
         };
-        if !try_lock(&file)? {
-            return Ok(Tried::InUse);
-        }
+        let is_locked = match lock(&file)? {
+            Lock::Had => true,
+            Lock::Taken => return Ok(Tried::InUse),
+            Lock::Unknown if was_there => return Ok(Tried::Unlocked),
+            Lock::Unknown => false,
+        };
         // Between opening and locking, another run may have finished this file and given it its final name.
         if directory.is_still(&file, &names.part)? {
-            return Ok(Tried::Claimed(Claim { file, names, was_there }));
+            return Ok(Tried::Claimed(Claim { file, names, was_there, is_locked }));
         }
     }
 }
@@ -278,12 +319,44 @@ mod tests {
     }
 
     #[test]
+    fn without_locks_no_two_runs_share_a_file() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = open(place.path());
+        let take = |create| {
+            claim_by(&directory, OsStr::new("f"), Wish { create, ..PLAIN }, |_| Ok(Lock::Unknown)).unwrap()
+        };
+        assert!(take(false).is_none());
+        let mut taken: Vec<Claim> = (0..5).map(|_| take(true).unwrap()).collect();
+        assert!(taken.iter().all(|claim| !claim.was_there && !claim.is_locked));
+        // Nor is what an ended run left gone on with: nobody knows that it has ended.
+        taken.truncate(4);
+        assert!(take(false).is_none());
+        taken.push(take(true).unwrap());
+        let names: std::collections::BTreeSet<_> = taken.iter().map(|claim| &claim.names.part).collect();
+        assert_eq!((names.len(), taken.len()), (5, 5));
+    }
+
+    #[test]
     fn a_journal_says_whose_a_part_is() {
         let place = tempfile::tempdir().unwrap();
         let directory = open(place.path());
         fs::write(place.path().join("f.part"), "12345").unwrap();
         fs::write(place.path().join("f.part.journal"), "{\"relay_journal\":1,").unwrap();
         assert_eq!(part(&directory, "f"), "f.part");
+    }
+
+    /// The journal stayed when its part file was removed, and then somebody else used the name.
+    #[cfg(unix)]
+    #[test]
+    fn a_journal_that_is_marked_does_not_speak_for_an_unmarked_part() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = open(place.path());
+        let [first, second] = Names::of(OsStr::new("f"));
+        let mut journal = directory.create_new(&first.journal, false).unwrap();
+        io::Write::write_all(&mut journal, b"{\"relay_journal\":1,").unwrap();
+        fs::write(place.path().join("f.part"), "precious").unwrap();
+        assert_eq!(part(&directory, "f"), second.part);
+        assert_eq!(fs::read(place.path().join("f.part")).unwrap(), b"precious");
     }
 
     #[test]

@@ -170,7 +170,10 @@ impl<'a> Download<'a> {
         let (Some(version), Some(part)) = (&self.version, self.part()) else { return };
         let size = version.size.bytes();
         let kept = self.placed.bytes(size);
-        if kept > 0 {
+        if kept > 0 && !part.is_kept() {
+            let why = "nothing is kept: the file system has no locks, so a later run could not tell an unfinished file from one that is being written";
+            self.reporter.note(why.to_owned());
+        } else if kept > 0 {
             let path = show::path(part.path());
             let (kept, size) = (show::bytes(kept), show::bytes(size));
             self.reporter.note(format!("{path} keeps {kept} of {size}; the same command goes on from there"));

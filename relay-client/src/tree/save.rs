@@ -372,7 +372,7 @@ fn commit(batch: Vec<Written>, root: &Directory, touched: &Mutex<BTreeSet<String
 
 fn name(written: &Written, touched: &Mutex<BTreeSet<String>>) -> Result<(), Unsaved> {
     let (parent, name) = split(written.item.path.as_str());
-    let Claim { file, names, was_there } = &written.claim;
+    let Claim { file, names, was_there, .. } = &written.claim;
     let renamed = written.directory.give_name(file, &names.part, name);
     renamed.map_err(|error| Unsaved::refused(format!("cannot be given its name: {error}"), error))?;
     let _ = unmark(file);
