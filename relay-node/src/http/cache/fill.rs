@@ -349,7 +349,7 @@ impl<F: Fetch> Task<F> {
         if !confirms(entry.head(), answer.headers()) {
             return self.fetch_anew().await;
         }
-        let head = freshened(entry, &self.fill().key, &self.asked.headers, answer.headers(), times);
+        let head = freshened(entry.head(), &self.fill().key, &self.asked.headers, answer.headers(), times);
         let is_kept = head.rules.is_storable() && !self.fill().is_invalid();
         self.remember(&head, head.rules.is_storable(), times);
         if is_kept {

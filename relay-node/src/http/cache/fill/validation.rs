@@ -3,10 +3,10 @@
 use crate::http::cache::directives::members;
 use crate::http::cache::entry::{Entry, Head};
 use crate::http::cache::key::Key;
-use crate::http::cache::policy::Times;
+use crate::http::cache::policy::{Times, selecting_fields};
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
-    LAST_MODIFIED,
+    LAST_MODIFIED, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -67,30 +67,75 @@ fn opaque(tag: &HeaderValue) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 
-/// RFC 9111 §3.2: the fields of the 304 replace those of the stored response, but for those that describe the body.
+/// RFC 9111 §3.2: the fields of the 304 replace those of the known response, but for those that describe the body, and `Vary`,
+/// whose names come on top.
 pub(super) fn freshened(
-    entry: &Entry,
+    known: &Head,
     key: &Key,
     request: &HeaderMap,
     answer: &HeaderMap,
     times: Times,
 ) -> Head {
-    let mut fields = entry.head().fields.clone();
+    let mut fields = known.fields.clone();
     let told = kept_fields(answer, times);
     let of_the_body = [CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE, CONTENT_LENGTH];
     // An age that was told once says nothing about the confirmed response.
     fields.remove(http::header::AGE);
     for name in told.keys().filter(|name| !of_the_body.contains(name)) {
-        fields.remove(name);
+        // The body was chosen by what the response's own Vary names, and is so still.
+        let is_added = name == VARY;
+        if !is_added {
+            fields.remove(name);
+        }
         for value in told.get_all(name) {
-            fields.append(name, value.clone());
+            if !is_added || fields.get_all(name).iter().all(|have| have != value) {
+                fields.append(name, value.clone());
+            }
         }
     }
     let mut asked = request.clone();
     // The rules for storing hang on how the response was asked for, and that was not this request alone.
-    if entry.head().authorized && !asked.contains_key(http::header::AUTHORIZATION) {
+    if known.authorized && !asked.contains_key(http::header::AUTHORIZATION) {
         asked.insert(http::header::AUTHORIZATION, HeaderValue::from_static("-"));
     }
     asked.remove(CACHE_CONTROL);
-    Head::new(key, &asked, entry.head().status, fields, times)
+    let head = Head::new(key, &asked, known.status, fields, times);
+    Head { selecting: selecting_fields(request, &head.fields), ..head }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::cache::policy::{MOST_VARY_FIELDS, selects};
+    use http::StatusCode;
+    use http::header::{ACCEPT, COOKIE};
+    use std::time::SystemTime;
+
+    #[test]
+    fn what_chose_a_body_chooses_it_still_after_another_vary() {
+        let (key, now) = (Key::new("http://a/"), SystemTime::UNIX_EPOCH);
+        let times = Times { sent: now, received: now };
+        let request = |cookie| {
+            let mut fields = HeaderMap::new();
+            fields.insert(COOKIE, HeaderValue::from_static(cookie));
+            fields.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=0"));
+            fields
+        };
+        let vary = |names| HeaderMap::from_iter([(VARY, HeaderValue::from_static(names))]);
+        let stored = Head::new(&key, &request("alice"), StatusCode::OK, vary("Cookie, Cache-Control"), times);
+        let mut head = stored;
+        for _ in 0..2 * MOST_VARY_FIELDS {
+            head = freshened(&head, &key, &request("alice"), &vary("Accept"), times);
+        }
+        assert!(head.rules.is_storable());
+        assert!(selects(&head.selecting, &request("alice")));
+        assert!(!selects(&head.selecting, &request("bob")));
+        let mut without_control = request("alice");
+        without_control.remove(CACHE_CONTROL);
+        assert!(!selects(&head.selecting, &without_control));
+        let mut other_type = request("alice");
+        other_type.insert(ACCEPT, HeaderValue::from_static("text/html"));
+        assert!(!selects(&head.selecting, &other_type));
+        assert!(!freshened(&head, &key, &request("alice"), &vary("*"), times).rules.is_storable());
+    }
 }
