@@ -361,7 +361,7 @@ fn name(path: &str) -> Result<RequestedName, FetchError> {
 }
 
 fn failure(status: StatusCode, reason: &str) -> FetchError {
-    FetchError { status, reason: reason.to_owned() }
+    FetchError { status, reason: reason.to_owned(), unsent: false }
 }
 
 #[cfg(test)]

@@ -218,7 +218,7 @@ impl Proxy {
             }
         };
         tracing::warn!(reason, "a proxy loop");
-        Err(FetchError { status: StatusCode::LOOP_DETECTED, reason })
+        Err(FetchError { status: StatusCode::LOOP_DETECTED, reason, unsent: true })
     }
 
     fn destination(&self, parts: &Parts) -> Result<(Authority, bool), FetchError> {
@@ -291,6 +291,7 @@ impl Wire {
             Err(why) => Err(FetchError {
                 status: StatusCode::BAD_GATEWAY,
                 reason: format!("{} cannot be understood: {why}", self.authority),
+                unsent: false,
             }),
         }
     }
@@ -303,7 +304,8 @@ impl Wire {
                 return dial.to_answer();
             }
             if cause.is::<BrokenRequest>() {
-                return bad(&cause.to_string());
+                // Some of it may have gone out before.
+                return FetchError { unsent: false, ..bad(&cause.to_string()) };
             }
             last = cause.to_string();
             source = cause.source();
@@ -311,6 +313,7 @@ impl Wire {
         FetchError {
             status: StatusCode::BAD_GATEWAY,
             reason: format!("{} broke off: {last}", self.authority),
+            unsent: false,
         }
     }
 
@@ -318,6 +321,7 @@ impl Wire {
         FetchError {
             status: StatusCode::GATEWAY_TIMEOUT,
             reason: format!("{} {what} within {} ms", self.authority, limit.as_millis()),
+            unsent: false,
         }
     }
 
@@ -414,7 +418,7 @@ fn pool(connector: Connector) -> Client<Connector, Stream> {
 fn ends_here(parts: &mut Parts) -> Option<Result<Response<Body>, FetchError>> {
     if matches!(parts.method, Method::TRACE | Method::CONNECT) {
         let reason = format!("this proxy has no {}", parts.method);
-        return Some(Err(FetchError { status: StatusCode::NOT_IMPLEMENTED, reason }));
+        return Some(Err(FetchError { status: StatusCode::NOT_IMPLEMENTED, reason, unsent: true }));
     }
     if may_go_on(&parts.method, &mut parts.headers) {
         return None;
@@ -464,13 +468,13 @@ fn plain_host(authority: &Authority) -> &str {
 }
 
 fn bad(reason: &str) -> FetchError {
-    FetchError { status: StatusCode::BAD_REQUEST, reason: reason.to_owned() }
+    FetchError { status: StatusCode::BAD_REQUEST, reason: reason.to_owned(), unsent: true }
 }
 
 fn no_forwarding() -> FetchError {
     let reason =
         "this node is no forward proxy; its operator would make it one with --forward-proxy".to_owned();
-    FetchError { status: StatusCode::FORBIDDEN, reason }
+    FetchError { status: StatusCode::FORBIDDEN, reason, unsent: true }
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ impl DialError {
             Self::Lookup { .. } | Self::Connect { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         };
-        FetchError { status, reason: self.to_string() }
+        FetchError { status, reason: self.to_string(), unsent: true }
     }
 }
 

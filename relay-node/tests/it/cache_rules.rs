@@ -3,7 +3,9 @@
 use super::proxy_front::Setup;
 use super::raw_http::{get, request};
 use super::scripted_upstream::{Upstream, answer};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 fn seconds(seconds: u64) -> Duration {
@@ -322,4 +324,19 @@ fn a_head_that_tells_of_a_change_makes_the_stored_response_unusable() {
     front.later(seconds(11));
     assert_eq!(request(front.address, "HEAD", "/", &[]).field("etag").as_deref(), Some("\"v1\""));
     assert!(front.cache().is_empty());
+}
+
+#[test]
+fn an_unsafe_request_that_reached_nobody_changes_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let front = Setup::caching(listener.local_addr().unwrap()).start();
+    let origin = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        stream.write_all(&answer("200 OK", &["Cache-Control: max-age=60"], "page")).unwrap();
+    });
+    assert_eq!(get(front.address, "/", &[]).text(), "page");
+    origin.join().unwrap();
+    assert_eq!(request(front.address, "POST", "/", &["Content-Length: 0"]).status, 502);
+    assert!(get(front.address, "/", &[]).is_hit());
 }

@@ -100,6 +100,8 @@ pub struct FetchError {
     pub status: StatusCode,
     /// What happened, where, and what to do.
     pub reason: String,
+    /// Nothing of the request went out, so it changed nothing.
+    pub unsent: bool,
 }
 
 /// Where the time comes from.
@@ -487,7 +489,7 @@ impl Cache {
         let kept = Arc::clone(&left);
         let exchange = tokio::spawn(async move {
             let answer = fetch.fetch(asked.parts, body).await;
-            if let Some(removal) = answer.as_ref().ok().and_then(|answer| change.end(answer)) {
+            if let Some(removal) = change.end(&answer) {
                 drop(tokio::task::spawn_blocking(removal).await);
             }
             // What the client's leaving took.
@@ -561,8 +563,15 @@ struct Change {
 
 impl Change {
     /// With an answer it is known whether something changed: what is no longer good goes with the call of what is returned
-    /// (RFC 9111 §4.4).
-    fn end(&mut self, answer: &Response<Stream>) -> Option<impl FnOnce() + Send + use<>> {
+    /// (RFC 9111 §4.4). So it is where the request was not sent.
+    fn end(&mut self, answer: &Result<Response<Stream>, FetchError>) -> Option<impl FnOnce() + Send + use<>> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.key.take_if(|_| error.unsent);
+                return None;
+            }
+        };
         let key = self.key.take()?;
         let is_changed = answer.status().is_success() || answer.status().is_redirection();
         is_changed.then(|| {
@@ -628,6 +637,7 @@ fn not_stored() -> FetchError {
     FetchError {
         status: StatusCode::GATEWAY_TIMEOUT,
         reason: "the request may be answered from the cache only, and the cache has no answer".to_owned(),
+        unsent: true,
     }
 }
 
@@ -635,5 +645,6 @@ fn given_up() -> FetchError {
     FetchError {
         status: StatusCode::BAD_GATEWAY,
         reason: "the fetch from the upstream was given up before it had an answer; try again".to_owned(),
+        unsent: false,
     }
 }
