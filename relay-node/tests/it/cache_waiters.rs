@@ -145,6 +145,37 @@ fn what_a_confirmation_brings_for_one_client_is_not_for_those_who_wait() {
     }
 }
 
+#[test]
+fn what_a_confirmation_brings_while_the_answer_arrives_is_for_the_client_that_asked() {
+    let gate = std::sync::Arc::new(Gate::default());
+    let held = std::sync::Arc::clone(&gate);
+    let upstream = Upstream::start(move |seen, stream| {
+        if seen.field("if-none-match").is_some() {
+            let own = ["ETag: \"v1\"", "Set-Cookie: id=bob", "Cache-Control: private"];
+            return stream.write_all(&answer("304 Not Modified", &own, "")).unwrap();
+        }
+        let head = "HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
+        write!(stream, "{head}1\r\n!\r\n").unwrap();
+        held.pass();
+        stream.write_all(b"0\r\n\r\n").unwrap();
+    });
+    let front = Setup::caching(upstream.address).start();
+    let mut first = sent(&front, &["Cookie: alice"]);
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"!") {
+        let mut byte = [0];
+        first.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+    let mut second = sent(&front, &["Cookie: bob"]);
+    until("the second is confirmed", || upstream.count() == 2);
+    gate.open();
+    let second = read_answer(&mut second, false);
+    assert_eq!((second.status, second.text().as_str()), (200, "!"));
+    assert_eq!(second.field("set-cookie").as_deref(), Some("id=bob"));
+    assert_eq!(second.field("cache-control").as_deref(), Some("private"));
+}
+
 /// What a client says is for its connection alone the origin does not see, so it did not choose by it.
 #[test]
 fn fields_of_the_connection_choose_nothing() {

@@ -65,6 +65,8 @@ pub struct Waiting {
 pub enum Lead {
     /// A growing response, and its place in it.
     Follow(Arc<Growing>, Follower),
+    /// A growing response, a place in it, and the head under which the origin confirmed it for this client.
+    Confirmed(Arc<Growing>, Follower, Box<Head>),
     /// The stored response is still good.
     Updated(Arc<Entry>),
     /// The stored response, because the origin failed (with this status, if it answered).
@@ -277,7 +279,7 @@ impl<F: Fetch> Task<F> {
                 self.confirmed(&entry, answer, times).await;
             }
             (Ok(answer), Known::Growing(growing)) if answer.status() == StatusCode::NOT_MODIFIED => {
-                self.confirmed_growing(&growing, answer).await;
+                self.confirmed_growing(&growing, answer, times).await;
             }
             (Ok(answer), Known::Stored(entry))
                 if is_failure(answer.status()) && self.may_stand_in(&entry, times) =>
@@ -369,11 +371,15 @@ impl<F: Fetch> Task<F> {
         self.tell(Lead::Updated(updated));
     }
 
-    /// What arrives for others is what this client would get, too.
-    async fn confirmed_growing(self, growing: &Arc<Growing>, answer: Response<Stream>) {
+    /// The body that arrives for others is what this client would get, too, under the fields of its own 304.
+    async fn confirmed_growing(self, growing: &Arc<Growing>, answer: Response<Stream>, times: Times) {
         let follower = growing.follow(None).filter(|_| confirms(growing.head(), answer.headers()));
         let Some(follower) = follower else { return self.fetch_anew().await };
-        self.tell(Lead::Follow(Arc::clone(growing), follower));
+        let head = freshened(growing.head(), &self.fill().key, &self.asked.headers, answer.headers(), times);
+        if !head.rules.is_storable() {
+            self.cache().supersede(self.fill(), &growing.head().selecting);
+        }
+        self.tell(Lead::Confirmed(Arc::clone(growing), follower, Box::new(head)));
     }
 
     /// The origin confirmed something that it was not asked about: the stored response is of no use.

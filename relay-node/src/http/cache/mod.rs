@@ -387,7 +387,7 @@ impl Cache {
     /// Reads along with a response that may be used as it is.
     fn join(&self, asked: &Asked, growing: &Arc<Growing>, forward: Forward) -> Option<Response<Body>> {
         let told = Told::forwarded(forward).collapsed().stored();
-        serve::growing(&asked.parts, growing, None, self.clock.now(), told)
+        serve::growing(&asked.parts, growing, growing.head(), None, self.clock.now(), told)
     }
 
     fn answer_lead(&self, asked: &Asked, lead: Lead, forward: Forward) -> Result<Response<Body>, FetchError> {
@@ -395,7 +395,11 @@ impl Cache {
         let told = Told::forwarded(forward);
         match lead {
             Lead::Follow(growing, follower) => {
-                serve::growing(&asked.parts, &growing, Some(follower), now, told.stored())
+                serve::growing(&asked.parts, &growing, growing.head(), Some(follower), now, told.stored())
+                    .ok_or_else(given_up)
+            }
+            Lead::Confirmed(growing, follower, head) => {
+                serve::growing(&asked.parts, &growing, &head, Some(follower), now, told.status(304))
                     .ok_or_else(given_up)
             }
             Lead::Updated(entry) => Ok(serve::stored(&asked.parts, &entry, now, told.status(304))),

@@ -41,21 +41,22 @@ pub fn stored(asked: &Parts, entry: &Entry, now: SystemTime, told: Told) -> Resp
     answer
 }
 
-/// Answers from a growing response; `None` if its beginning is gone already.
+/// Answers from a growing response under this head, its own or a confirmed one; `None` if its beginning is gone already.
 pub fn growing(
     asked: &Parts,
     growing: &Arc<Growing>,
+    head: &Head,
     follower: Option<Follower>,
     now: SystemTime,
     told: Told,
 ) -> Option<Response<Body>> {
     let length = growing.length();
-    let plan = match plan(asked, growing.head(), length) {
+    let plan = match plan(asked, head, length) {
         // A follower reads onward only.
         Plan::Parts(_) => Plan::Whole,
         plan => plan,
     };
-    let mut answer = begin(growing.head(), &plan, length, now, told);
+    let mut answer = begin(head, &plan, length, now, told);
     let follower = match &plan {
         Plan::Whole | Plan::Parts(_) => follower.or_else(|| growing.follow(None))?,
         Plan::Part(range) => growing.follow(Some(range.clone()))?,
