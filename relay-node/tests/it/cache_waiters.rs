@@ -176,6 +176,23 @@ fn what_a_confirmation_brings_while_the_answer_arrives_is_for_the_client_that_as
     assert_eq!(second.field("cache-control").as_deref(), Some("private"));
 }
 
+#[test]
+fn who_makes_the_origin_hang_does_not_hold_up_others_for_long() {
+    let gate = std::sync::Arc::new(Gate::default());
+    let held = std::sync::Arc::clone(&gate);
+    let upstream = Upstream::start(move |seen, stream| {
+        if seen.number == 0 {
+            held.pass();
+        }
+        drop(stream.write_all(&answer("200 OK", &["Cache-Control: max-age=60"], "page")));
+    });
+    let front = Setup::caching(upstream.address).start();
+    let _hanging = sent(&front, &[]);
+    until("the origin is asked", || upstream.count() == 1);
+    assert_eq!(get(front.address, "/", &[]).text(), "page");
+    gate.open();
+}
+
 /// What a client says is for its connection alone the origin does not see, so it did not choose by it.
 #[test]
 fn fields_of_the_connection_choose_nothing() {

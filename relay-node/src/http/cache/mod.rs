@@ -67,6 +67,10 @@ const EXAMINE: Duration = Duration::from_secs(1);
 /// others, but another variant than it asks for.
 const MOST_WAITS: usize = 3;
 
+/// How long a request waits for somebody else's fetch to be answered: who asked in a way that makes the origin hang holds up others
+/// for no longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
 /// How many responses may come to their end although nobody reads them. Each has a file and a connection open.
 const MOST_UNREAD: usize = 16;
 
@@ -325,7 +329,10 @@ impl Cache {
                 Place::Lead(fill, growing) => {
                     return self.lead(asked, &fill, found, growing, fetch, forward).await;
                 }
-                Place::Wait(begun) => waiting.insert(begun).settled().await,
+                Place::Wait(begun) => {
+                    let settled = tokio::time::timeout(LONGEST_WAIT, waiting.insert(begun).settled());
+                    settled.await.ok().flatten()
+                }
                 Place::Join(growing) => Some(growing),
                 Place::LookAgain => {
                     may_look_again = true;
