@@ -96,6 +96,7 @@ fn a_file_that_became_shorter_is_noticed_before_the_first_byte() {
         std::fs::File::options().write(true).open(body.unwrap()).unwrap().set_len(2_000_000).unwrap();
         let got = get(front.address, "/", &[]);
         assert!(got.whole && got.body == pattern(3_000_000), "{}", got.cache_status());
+        assert!(got.cache_status().contains("fwd=uri-miss"), "{}", got.cache_status());
         assert_eq!(upstream.count(), count);
     }
 }

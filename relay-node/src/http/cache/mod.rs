@@ -279,18 +279,24 @@ impl Cache {
     }
 
     async fn find<F: Fetch>(self: &Arc<Self>, asked: &Asked, fetch: &F, now: SystemTime) -> Found {
-        let rows = self.store.rows(&asked.key);
+        let mut rows = self.store.rows(&asked.key);
         let mut vary = Vec::new();
-        for number in &rows {
-            let entry = match self.store.hot(&asked.key, *number) {
+        let mut seen = 0;
+        while let Some(number) = rows.get(seen).copied() {
+            let entry = match self.store.hot(&asked.key, number) {
                 Some(entry) if entry.is_broken() => {
-                    Box::pin(self.discard(&asked.key, *number)).await;
+                    Box::pin(self.discard(&asked.key, number)).await;
                     None
                 }
                 Some(entry) => Some(entry),
-                None => Box::pin(self.load(&asked.key, *number)).await,
+                None => Box::pin(self.load(&asked.key, number)).await,
             };
-            let Some(entry) = entry else { continue };
+            // What cannot be read is no longer stored.
+            let Some(entry) = entry else {
+                rows.remove(seen);
+                continue;
+            };
+            seen += 1;
             if let Some(verdict) = entry.head().verdict(asked, fetch, now) {
                 return Found { entry: Some((entry, verdict)), rows, vary };
             }
