@@ -12,9 +12,9 @@ mod plain;
 mod unix;
 
 #[cfg(not(unix))]
-pub use plain::{Directory, settle_mode, unmark};
+pub use plain::{Directory, make_private, settle_mode, unmark};
 #[cfg(unix)]
-pub use unix::{Directory, settle_mode, unmark};
+pub use unix::{Directory, make_private, settle_mode, unmark};
 
 use crate::platform::sync_directory;
 use filetime::FileTime;
@@ -43,10 +43,29 @@ pub struct Found {
     pub executable: Option<bool>,
     /// Who may do what with it, without the special bits. None where the system has no such permissions.
     pub mode: Option<u32>,
+    /// Whose it is: the numbers of a user and a group. None where the system has no such numbers.
+    pub owner: Option<(u32, u32)>,
     /// How many names it has.
     pub links: u64,
     /// Whether it carries the mark of this program's unfinished files.
     pub is_marked: bool,
+}
+
+/// Whose a file is, and who may do what with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    /// The permissions, without the special bits.
+    pub mode: u32,
+    /// The numbers of its user and its group, where there are such.
+    pub owner: Option<(u32, u32)>,
+}
+
+impl Found {
+    /// Whose it is, and who may do what with it. None where the system has no permissions.
+    #[must_use]
+    pub fn rights(&self) -> Option<Rights> {
+        self.mode.map(|mode| Rights { mode, owner: self.owner })
+    }
 }
 
 /// What stands under a name.
@@ -180,6 +199,21 @@ impl Walker {
     fn last(&self) -> &Arc<Directory> {
         self.way.last().and_then(|(_, directory)| directory.as_ref()).unwrap_or(&self.root)
     }
+}
+
+/// Whether an open file has several names, so that what is done to it is done to files elsewhere, too.
+#[cfg(unix)]
+#[must_use]
+pub fn has_other_names(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().is_ok_and(|meta| meta.nlink() > 1)
+}
+
+/// Whether an open file has several names: nothing tells that here.
+#[cfg(not(unix))]
+#[must_use]
+pub fn has_other_names(_file: &File) -> bool {
+    false
 }
 
 /// A path's directory and its last component.

@@ -185,7 +185,8 @@ impl PartFile {
         self.file.set_len(size).map_err(|e| Failure::local("write", &self.path, e))?;
         let replaced = replaced(&self.directory, &self.name);
         // Permissions that the file system cannot hold do not spoil the file.
-        let _ = settle_mode(&self.file, replaced.and_then(|found| found.mode), executable.then_some(true));
+        let _ =
+            settle_mode(&self.file, replaced.and_then(|found| found.rights()), executable.then_some(true));
         set_time(&self.file, modified);
         self.file.sync_all().map_err(|e| Failure::local("write", &self.path, e))?;
         self.directory

@@ -8,7 +8,7 @@
 //! Runs are kept apart by a lock on the part file. Where the file system has none, nobody can tell an unfinished file that was left from
 //! one that is being written: then a run takes none but those that it made itself, and makes them only where nothing is.
 
-use crate::beneath::{Directory, Found, FoundKind};
+use crate::beneath::{Directory, Found, FoundKind, make_private};
 use crate::platform::{Lock, try_lock};
 use relay_chain::chain::random_bits;
 use std::ffi::{OsStr, OsString};
@@ -233,6 +233,10 @@ fn try_claim(directory: &Directory, names: Names, wish: Wish, lock: Locking) -> 
             Lock::Unknown if was_there => return Ok(Tried::Unlocked),
             Lock::Unknown => false,
         };
+        if wish.private && was_there {
+            // What it will replace may have been made private since. Permissions that the file system cannot hold are none.
+            let _ = make_private(&file);
+        }
         // Between opening and locking, another run may have finished this file and given it its final name.
         if directory.is_still(&file, &names.part)? {
             return Ok(Tried::Claimed(Claim { file, names, was_there, is_locked }));
@@ -376,6 +380,18 @@ mod tests {
         assert_eq!(fs::read(at("report.part")).unwrap(), b"precious");
         Names::of(OsStr::new("other"))[0].remove_journals(&directory);
         assert_eq!(fs::read(at("other.part.journal")).unwrap(), b"a diary");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_was_left_open_to_all_is_made_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let directory = open(place.path());
+        assert_eq!(part(&directory, "f"), "f.part");
+        fs::set_permissions(place.path().join("f.part"), fs::Permissions::from_mode(0o1644)).unwrap();
+        let claimed = claim(&directory, OsStr::new("f"), Wish { private: true, ..PLAIN }).unwrap().unwrap();
+        assert_eq!(claimed.file.metadata().unwrap().permissions().mode() & 0o7777, 0o1600);
     }
 
     #[cfg(unix)]

@@ -1,6 +1,8 @@
 //! By paths, for systems without calls that take an open directory. Every component is looked at before it is used; who can exchange
 //! a directory in that moment is not kept out.
 
+#[cfg(not(unix))]
+use super::Rights;
 use super::{Found, FoundKind, file_time};
 use crate::platform;
 use filetime::FileTime;
@@ -213,7 +215,16 @@ impl Directory {
 /// # Errors
 /// None.
 #[cfg(not(unix))]
-pub fn settle_mode(_file: &File, _replaces: Option<u32>, _executable: Option<bool>) -> io::Result<()> {
+pub fn settle_mode(_file: &File, _replaces: Option<Rights>, _executable: Option<bool>) -> io::Result<()> {
+    Ok(())
+}
+
+/// Takes what others may do from an unfinished file, where there are permissions.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn make_private(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
@@ -236,19 +247,20 @@ fn found(meta: &Metadata) -> Found {
     };
     let time = FileTime::from_last_modification_time(meta);
     #[cfg(unix)]
-    let (mode, links) = {
+    let (mode, owner, links) = {
         use std::os::unix::fs::MetadataExt;
-        (Some(meta.mode()), meta.nlink())
+        (Some(meta.mode()), Some((meta.uid(), meta.gid())), meta.nlink())
     };
     // Links to files are rare here, and nothing tells of them without another call.
     #[cfg(not(unix))]
-    let (mode, links) = (None::<u32>, 1);
+    let (mode, owner, links) = (None::<u32>, None, 1);
     Found {
         kind,
         size: meta.len(),
         modified: Timestamp::new(time.unix_seconds(), time.nanoseconds()),
         executable: mode.map(|mode| mode & 0o111 != 0),
         mode: mode.map(|mode| mode & 0o777),
+        owner,
         links,
         is_marked: meta.is_file() && mode.is_some_and(|mode| mode & 0o1000 != 0),
     }

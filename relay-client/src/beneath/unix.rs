@@ -1,6 +1,6 @@
 //! By descriptors: every Unix.
 
-use super::{Found, FoundKind, MARK};
+use super::{Found, FoundKind, MARK, Rights, has_other_names};
 use crate::platform::has_no_locks;
 use relay_proto::file::Timestamp;
 use rustix::fs::{
@@ -233,22 +233,57 @@ impl Directory {
     }
 }
 
-/// Lets those execute an open file who may read it, or nobody.
+/// Lets those execute an open file who may read it, or nobody. One with several names is left alone: the others are somebody else's.
 pub(super) fn set_executable(file: &File, executable: bool) -> io::Result<()> {
     let mode = mode_of(file)?;
-    set_mode(file, mode, marked(mode & !MARK, executable))
+    let wanted = marked(mode & !MARK, executable);
+    if wanted != mode && has_other_names(file) {
+        return Ok(());
+    }
+    set_mode(file, mode, wanted)
 }
 
-/// Gives a finished file its permissions: those of the file that it `replaces`, else those that it was made with; and the right to be
-/// executed is given or taken where `executable` says so. It keeps the mark of unfinished files.
+/// Gives a finished file its owner, group and permissions: those of the file that it `replaces`, else those that it was made with; and the
+/// right to be executed is given or taken where `executable` says so. It keeps the mark of unfinished files. Where it cannot get the
+/// group, neither the group that it has nor others may do more than both the old group and others might.
 ///
 /// # Errors
 /// The system's.
-pub fn settle_mode(file: &File, replaces: Option<u32>, executable: Option<bool>) -> io::Result<()> {
+pub fn settle_mode(file: &File, replaces: Option<Rights>, executable: Option<bool>) -> io::Result<()> {
     let mode = mode_of(file)?;
-    let wanted = replaces.unwrap_or(mode) & 0o777;
+    let wanted = match replaces {
+        Some(rights) if !give_to(file, rights.owner)? => without_group(rights.mode),
+        Some(rights) => rights.mode,
+        None => mode,
+    } & 0o777;
     let wanted = executable.map_or(wanted, |executable| marked(wanted, executable));
     set_mode(file, mode, wanted | mode & MARK)
+}
+
+/// Gives a file to its owner and group. Only a privileged process may give it to another owner; returns whether it has the group.
+fn give_to(file: &File, owner: Option<(u32, u32)>) -> io::Result<bool> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let Some((user, group)) = owner else { return Ok(true) };
+    let now = file.metadata()?;
+    if (now.uid(), now.gid()) == (user, group) || fchown(file, Some(user), Some(group)).is_ok() {
+        return Ok(true);
+    }
+    Ok(now.gid() == group || fchown(file, None, Some(group)).is_ok())
+}
+
+/// Permissions for a file that has another group than the one that they were meant for.
+fn without_group(mode: u32) -> u32 {
+    let both = mode & (mode >> 3) & 0o7;
+    mode & 0o700 | both << 3 | both
+}
+
+/// Takes what group and others may do from an unfinished file.
+///
+/// # Errors
+/// The system's.
+pub fn make_private(file: &File) -> io::Result<()> {
+    let mode = mode_of(file)?;
+    set_mode(file, mode, mode & !0o077)
 }
 
 /// Takes the mark of unfinished files from one that has its name.
@@ -306,7 +341,41 @@ fn found(stat: &Stat) -> Found {
         modified: nanoseconds.and_then(|n| Timestamp::new(stat.st_mtime as i64, n)),
         executable: Some(stat.st_mode & 0o111 != 0),
         mode: Some(stat.st_mode as u32 & 0o777),
+        owner: Some((stat.st_uid, stat.st_gid)),
         links: stat.st_nlink as u64,
         is_marked: kind == FoundKind::File && stat.st_mode as u32 & MARK != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_may_do_more_for_want_of_the_old_group() {
+        for (mode, without) in
+            [(0o660, 0o600), (0o664, 0o644), (0o640, 0o600), (0o604, 0o600), (0o755, 0o755), (0o600, 0o600)]
+        {
+            assert_eq!(without_group(mode), without, "{mode:o}");
+        }
+    }
+
+    /// Without privileges there may be no other group to give a file to.
+    #[test]
+    fn the_owner_and_the_group_stay() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let place = tempfile::tempdir().unwrap();
+        let directory = Directory::open(place.path()).unwrap();
+        fs::write(place.path().join("old"), "old").unwrap();
+        if chown(place.path().join("old"), Some(1000), Some(1234)).is_err() {
+            return;
+        }
+        fs::set_permissions(place.path().join("old"), std::os::unix::fs::PermissionsExt::from_mode(0o660))
+            .unwrap();
+        let rights = directory.look("old").unwrap().unwrap().rights();
+        let file = directory.create_new("new", true).unwrap();
+        settle_mode(&file, rights, None).unwrap();
+        let meta = file.metadata().unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (1000, 1234, 0o660));
     }
 }

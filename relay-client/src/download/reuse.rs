@@ -4,7 +4,7 @@ use super::Download;
 use super::End;
 use super::output::Output;
 use super::question::Question;
-use crate::beneath::file_time;
+use crate::beneath::{file_time, has_other_names};
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::journal::{Entry, Journal};
@@ -176,8 +176,12 @@ impl Download<'_> {
     }
 }
 
-/// The content is the same and its time is not: a quick look shall see that next time.
+/// The content is the same and its time is not: a quick look shall see that next time. Other names that the file has are somebody
+/// else's, so one with several keeps its time.
 fn renew_time(old: &File, modified: Timestamp) {
+    if has_other_names(old) {
+        return;
+    }
     let _ = filetime::set_file_handle_times(old, None, Some(file_time(modified)));
 }
 
@@ -187,4 +191,25 @@ fn size_and_time(path: &Path) -> Option<SizeAndTime> {
     let time = FileTime::from_last_modification_time(&meta);
     let modified = Timestamp::new(time.unix_seconds(), time.nanoseconds())?;
     Some(SizeAndTime { size: Size::try_from(meta.len()).ok()?, modified })
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_names_of_a_file_keep_their_time() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, other) = (place.path().join("f"), place.path().join("other"));
+        fs::write(&path, "123").unwrap();
+        let old = File::open(&path).unwrap();
+        let wanted = |seconds| Timestamp::new(seconds, 5).unwrap();
+        let time = || size_and_time(&path).unwrap().modified;
+        renew_time(&old, wanted(77));
+        assert_eq!(time(), wanted(77));
+        fs::hard_link(&path, other).unwrap();
+        renew_time(&old, wanted(78));
+        assert_eq!(time(), wanted(77));
+    }
 }

@@ -6,7 +6,7 @@ use super::save::{Intake, Received};
 use super::sift::{Item, SMALL, Sifted, Sifter, is_behind};
 use super::view::View;
 use super::work::{Question, Work};
-use crate::beneath::{Directory, Walker, split};
+use crate::beneath::{Directory, Walker, has_other_names, split};
 use crate::failure::Failure;
 use crate::left_out::LeftOut;
 use crate::platform::read_exact_at;
@@ -444,6 +444,10 @@ fn has_these_chunks(root: &Arc<Directory>, item: &Item, facts: &FileFacts, promi
         if read.is_err() || ChunkHash::of(&buffer, index, size) != *promised {
             return false;
         }
+    }
+    if has_other_names(&file) {
+        // They are somebody else's.
+        return true;
     }
     // A time or a mark that cannot be set does not spoil the file.
     let _ = directory.set_time(name, facts.modified);

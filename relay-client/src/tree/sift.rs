@@ -3,7 +3,7 @@
 
 use super::names::{Cases, SafePath};
 use super::select::Selection;
-use crate::beneath::{Directory, Found, FoundKind, Walker, file_time, split};
+use crate::beneath::{Directory, Found, FoundKind, Rights, Walker, file_time, split};
 use crate::failure::copy_of;
 use crate::part_file::sweep;
 use crate::unfinished::{Wish, claim};
@@ -30,8 +30,8 @@ pub struct Item {
     pub modified: Timestamp,
     /// Whether anybody may execute it, as listed.
     pub executable: bool,
-    /// The permissions of the file that it replaces.
-    pub replaces: Option<u32>,
+    /// Whose the file is that it replaces, and who may do what with it.
+    pub replaces: Option<Rights>,
     /// Whether a file of this size is here, whose content is to be compared before anything is fetched.
     pub compare: bool,
     /// How often it was begun and came to nothing.
@@ -184,14 +184,21 @@ impl Sifter {
             Some(Found { kind: FoundKind::Directory, .. }) => {
                 return Err("a directory stands here under its name".to_owned());
             }
-            Some(Found { kind: FoundKind::File, size, modified, executable, mode, is_marked, .. }) => {
-                let replaces = mode;
+            Some(
+                found @ Found { kind: FoundKind::File, size, modified, executable, links, is_marked, .. },
+            ) => {
+                let replaces = found.rights();
+                let is_otherwise_marked = executable.is_some_and(|here| here != item.executable);
                 if size != item.size {
                     Sorted::Wanted(Item { replaces, ..item })
                 } else if self.checksum {
                     Sorted::Wanted(Item { replaces, compare: true, ..item })
                 } else if is_kept_as(&directory, item.modified, modified) {
-                    if is_marked || executable.is_some_and(|here| here != item.executable) {
+                    if is_otherwise_marked && links > 1 {
+                        // Its other names are somebody else's, and keep what they have.
+                        return Ok(Sorted::Wanted(Item { replaces, ..item }));
+                    }
+                    if is_marked || is_otherwise_marked {
                         // A mark that cannot be set does not spoil the file.
                         let _ = directory.set_executable(name, item.executable);
                     }
@@ -375,6 +382,24 @@ mod tests {
             ["d/../out", "file", "file/beneath/x", "in-the-way", "new/deep/f", "new/deep/e", "elsewhere"];
         assert_eq!(bad, expected.map(|name| (name, name == "file/beneath/x")));
         assert_eq!(fs::read(fixture.path("file")).unwrap(), b"no directory");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn other_names_of_a_file_keep_their_mark() {
+        use std::os::unix::fs::PermissionsExt;
+        let mut fixture = Fixture::new(false);
+        fs::write(fixture.path("a"), "123").unwrap();
+        fs::set_permissions(fixture.path("a"), fs::Permissions::from_mode(0o755)).unwrap();
+        filetime::set_file_mtime(fixture.path("a"), filetime::FileTime::from_unix_time(77, 5)).unwrap();
+        let outside = fixture.place.path().join("outside");
+        fs::hard_link(fixture.path("a"), &outside).unwrap();
+        let sifted = fixture.sift(&[("d/a", Regular, 3)]);
+        assert_eq!(paths(&sifted.items), ["a"]);
+        assert_eq!(fs::metadata(&outside).unwrap().permissions().mode() & 0o777, 0o755);
+        fs::remove_file(&outside).unwrap();
+        fixture.sifter.last = None;
+        assert_eq!(paths(&fixture.sift(&[("d/a", Regular, 3)]).same), ["a"]);
     }
 
     #[test]
