@@ -8,7 +8,8 @@
 //! While hyper waits for an answer, or for more of one, the client may go away. A reset ends the exchange, and with it what
 //! was asked of others for this client alone. An end of the client's sending side does not: a client that has said all may
 //! still listen (RFC 9112, 9.6). But most that send it are gone, so it is answered with one "100 Continue", which who
-//! listens passes over (RFC 9110, 15.2) and for which the system of who is gone sends a reset.
+//! listens passes over (RFC 9110, 15.2) and for which the system of who is gone sends a reset. Where that cannot be sent, the
+//! exchange ends when nothing has been written for [`AFTER_END`].
 
 use super::body::{Body, BoxError, FileParts, PartsReader, Stream};
 use super::field_names::Respelling;
@@ -25,11 +26,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Read in one go, on the stack; only what has come is kept.
 const READ_SIZE: usize = 8 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// How long an exchange may bring nothing after the client's end, if nobody can tell whether the client still listens.
+const AFTER_END: Duration = Duration::from_secs(5);
 /// [`Progress::body_left`] of a chunked body.
 pub(super) const UNKNOWN: u64 = u64::MAX;
 
@@ -285,10 +289,18 @@ async fn gone(peer: Peer, progress: Arc<Progress>, is_1_1: bool) -> io::Result<(
     peer.ended().await?;
     let is_request_over = progress.body_left.load(Relaxed) == 0;
     // An interim answer cannot stand within the final one.
-    if is_1_1 && is_request_over && progress.written.load(Relaxed) == 0 && peer.send(CONTINUE).is_err() {
-        return Ok(());
+    if is_1_1 && is_request_over && progress.written.load(Relaxed) == 0 {
+        return if peer.send(CONTINUE).is_err() { Ok(()) } else { peer.gone().await };
     }
-    peer.gone().await
+    loop {
+        let before = progress.written.load(Relaxed);
+        match tokio::time::timeout(AFTER_END, peer.gone()).await {
+            Ok(gone) => return gone,
+            // What is written to who is gone is answered with a reset.
+            Err(_) if progress.written.load(Relaxed) == before => return Ok(()),
+            Err(_) => {}
+        }
+    }
 }
 
 /// An answer's body on its way through hyper; says when hyper has let go of it.

@@ -70,6 +70,39 @@ fn who_leaves_takes_the_request_along() {
     }
 }
 
+/// Whom no interim answer can ask whether he listens is not waited for as long as the upstream likes. All at once, for each takes
+/// some seconds.
+#[test]
+fn who_closes_and_cannot_be_asked_is_given_up() {
+    let event = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n1\n\n\r\n";
+    let plain: fn(SocketAddr) -> Setup = Setup::reverse;
+    let closed = [
+        (&["GET / HTTP/1.0"][..], "", plain),
+        (&["GET / HTTP/1.0", "Connection: keep-alive"], "", plain),
+        (&["GET / HTTP/1.1", "Host: a"], event, plain),
+        (&["GET / HTTP/1.1", "Host: a"], event, Setup::caching),
+    ]
+    .map(|(head, begin, setup)| {
+        let (upstream, events) = silent(begin);
+        let front = setup(upstream.address).start();
+        let mut client = connect(front.address);
+        client.write_all(lines(head).as_bytes()).unwrap();
+        assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::Asked));
+        let mut read = Vec::new();
+        while !begin.is_empty() && !read.ends_with(b"1\n\n\r\n") {
+            let mut piece = [0; 1024];
+            let length = client.read(&mut piece).unwrap();
+            read.extend_from_slice(&piece[..length]);
+        }
+        // With nothing unread this is an end, and no reset.
+        drop(client);
+        (front, events, head, begin)
+    });
+    for (_front, events, head, begin) in closed {
+        assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::GivenUp), "{head:?} {begin:?}");
+    }
+}
+
 #[test]
 fn who_leaves_a_gateway_takes_the_pipe_along() {
     let hop = TcpListener::bind("127.0.0.1:0").unwrap();
