@@ -36,7 +36,7 @@ enum Hosts {
     Below(String),
     /// Exactly this name; private addresses too, for the operator named the host.
     Name(String),
-    /// These addresses, whatever name led to them.
+    /// These addresses, whatever name led to them; but name servers are not asked because of it.
     Net(IpNet),
 }
 
@@ -48,6 +48,13 @@ pub fn could_match(rules: &[AllowProxy], host: &str, port: u16) -> bool {
         Hosts::Below(end) => host.ends_with(end.as_str()),
         Hosts::Name(name) => host == *name,
     })
+}
+
+/// Whether name servers may be asked for a host. Where only addresses are allowed, a client would otherwise have the node tell
+/// its questions to whoever answers for a name; such a host must be known to the machine itself.
+pub fn may_ask_for(rules: &[AllowProxy], host: &str, port: u16) -> bool {
+    let names = rules.iter().filter(|rule| !matches!(rule.hosts, Hosts::Net(_))).cloned();
+    could_match(&names.collect::<Vec<_>>(), host, port)
 }
 
 /// Whether an address may be dialled for a host.
@@ -223,7 +230,12 @@ mod tests {
     #[test]
     fn names_that_no_rule_knows_are_not_even_looked_up() {
         assert!(!could_match(&rules(&["files.lab", "*.example.org"]), "internal.corp", 80));
-        assert!(could_match(&rules(&["10.0.0.0/8"]), "internal.corp", 80));
+        let net = rules(&["10.0.0.0/8"]);
+        assert!(could_match(&net, "internal.corp", 80) && !may_ask_for(&net, "internal.corp", 80));
+        for named in ["*", "*.corp", "internal.corp"] {
+            let rules = rules(&["10.0.0.0/8", named]);
+            assert!(may_ask_for(&rules, "internal.corp", 80), "{named}");
+        }
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! named limits.
 
 use super::cache::FetchError;
-use super::proxy_allow::{AllowProxy, could_match, permits};
+use super::proxy_allow::{AllowProxy, could_match, may_ask_for, permits};
 use http::StatusCode;
 use relay_link::congestion::Congestion;
 use relay_link::resolve::{Names, ResolveError, resolve};
+use relay_proto::address::{HopErrorKind, Host};
 use relay_trust::address::canonical;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -64,6 +65,14 @@ pub enum Reach<'a> {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
+    /// What is asked for is no host.
+    #[error("{host:?} is no host: {source}")]
+    BadHost {
+        /// What was asked for.
+        host: String,
+        /// What is wrong with it.
+        source: HopErrorKind,
+    },
     /// The rules do not let it.
     #[error(
         "this node does not forward to {host}:{port}; its operator would allow it with --allow-proxy {host}:{port}"
@@ -126,6 +135,7 @@ impl DialError {
     /// What the client is told.
     pub fn to_answer(&self) -> FetchError {
         let status = match self {
+            Self::BadHost { .. } => StatusCode::BAD_REQUEST,
             Self::Denied { .. } | Self::DeniedAddress { .. } => StatusCode::FORBIDDEN,
             Self::Lookup { .. } | Self::Connect { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -158,7 +168,11 @@ pub fn check_name(host: &str, port: u16, reach: Reach<'_>) -> Result<(), DialErr
     let Reach::Asked(rules) = reach else { return Ok(()) };
     let is_allowed = match host.parse::<IpAddr>() {
         Ok(address) => permits(rules, host, port, canonical(address)),
-        Err(_) => could_match(rules, host, port),
+        // The system's reader would take what looks like a number for an address, in forms of its own.
+        Err(_) => match Host::try_from(host.to_owned()) {
+            Ok(_) => could_match(rules, host, port),
+            Err(source) => return Err(DialError::BadHost { host: host.to_owned(), source }),
+        },
     };
     if is_allowed { Ok(()) } else { Err(DialError::Denied { host: written(host), port }) }
 }
@@ -203,8 +217,8 @@ async fn look_up(
         return Ok(vec![canonical(address)]);
     }
     let permits = match reach {
-        Reach::Configured => &OWN_LOOKUPS,
-        Reach::Asked(_) => &LOOKUPS,
+        Reach::Configured => Some(&OWN_LOOKUPS),
+        Reach::Asked(rules) => may_ask_for(rules, host, port).then_some(&LOOKUPS),
     };
     let found = timeout(limits.lookup, find(host, permits)).await.unwrap_or(Err(ResolveError::TimedOut));
     match found {
@@ -216,20 +230,23 @@ async fn look_up(
             limit: limits.lookup,
         }),
         Err(ResolveError::NotFound(source)) => Err(DialError::Lookup { host: written(host), source }),
+        Err(ResolveError::Unknown) if permits.is_none() => {
+            Err(DialError::Denied { host: written(host), port })
+        }
         Err(error @ ResolveError::Unknown) => {
             Err(DialError::Lookup { host: written(host), source: io::Error::other(error) })
         }
     }
 }
 
-/// What the machine itself knows, or else what the resolver says. The question goes on when nobody waits for it any more, and
+/// What the machine itself knows, or else, with permits for that, what the resolver says. The question goes on when nobody waits for it any more, and
 /// so does its permit.
-async fn find(host: &str, permits: &'static Semaphore) -> Result<Vec<IpAddr>, ResolveError> {
+async fn find(host: &str, permits: Option<&'static Semaphore>) -> Result<Vec<IpAddr>, ResolveError> {
     let until = Instant::now() + LONGEST_LOOKUP;
-    match resolve(host, Names::Known, until).await {
-        Err(ResolveError::Unknown) => {}
-        found => return found,
-    }
+    let permits = match (resolve(host, Names::Known, until).await, permits) {
+        (Err(ResolveError::Unknown), Some(permits)) => permits,
+        (found, _) => return found,
+    };
     let failed = |error| ResolveError::NotFound(io::Error::other(error));
     let permit = permits.acquire().await.map_err(|error| failed(error.to_string()))?;
     let host = host.to_owned();
@@ -296,5 +313,26 @@ mod tests {
         }
         assert_eq!(OWN_LOOKUPS.available_permits(), MOST_OWN_LOOKUPS, "clients' names take none of these");
         drop(hung);
+    }
+
+    #[tokio::test]
+    async fn only_names_that_a_rule_knows_are_asked_for() {
+        let limits = ProxyLimits::default();
+        let rules = ["127.0.0.0/8".parse().unwrap()];
+        let reach = Reach::Asked(&rules);
+        let denied = look_up(NOWHERE, 80, reach, &limits).await.unwrap_err();
+        assert!(matches!(denied, DialError::Denied { .. }), "{denied}");
+        assert!(look_up("localhost", 80, reach, &limits).await.is_ok());
+    }
+
+    #[test]
+    fn what_others_may_read_as_a_number_is_no_host() {
+        let rules = ["*".parse().unwrap(), "127.0.0.0/8".parse().unwrap()];
+        for host in ["127.0.0.3.", "127.3", "0x7f.3", "0177.0.0.3", "2130706433", "a.0x7f", "a;b", "a%2eb"] {
+            let refused = check_name(host, 80, Reach::Asked(&rules)).unwrap_err();
+            assert_eq!(refused.to_answer().status, StatusCode::BAD_REQUEST, "{host}");
+        }
+        check_name("127.0.0.3", 80, Reach::Asked(&rules)).unwrap();
+        check_name("example.org.", 80, Reach::Asked(&rules)).unwrap();
     }
 }
