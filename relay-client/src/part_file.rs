@@ -180,7 +180,7 @@ impl PartFile {
     /// permissions of a file that it replaces, and may be executed when that one or the origin's may. Returns whether it replaced one.
     ///
     /// # Errors
-    /// [`Failure::Local`]. The part file stays.
+    /// [`Failure::Local`]. The part file stays, unless the directory is no longer where it was: then the file has its name there.
     pub fn finish(self, size: u64, modified: Timestamp, executable: bool) -> Result<bool, Failure> {
         self.file.set_len(size).map_err(|e| Failure::local("write", &self.path, e))?;
         let replaced = replaced(&self.directory, &self.name);
@@ -194,7 +194,12 @@ impl PartFile {
             .map_err(|e| Failure::local("rename the download to", &self.target, e))?;
         let _ = unmark(&self.file);
         self.names.remove_journals(&self.directory);
-        self.directory.sync().map_err(|e| Failure::local("sync", directory_of(&self.target), e))?;
+        let parent = directory_of(&self.target);
+        self.directory.sync().map_err(|e| Failure::local("sync", parent, e))?;
+        if !self.directory.is_still_there().map_err(|e| Failure::local("look at", parent, e))? {
+            let moved = "its directory was moved or removed meanwhile; the whole file is in that directory, if it still is anywhere";
+            return Err(Failure::local("find", &self.target, io::Error::other(moved)));
+        }
         Ok(replaced.is_some())
     }
 }
@@ -322,6 +327,18 @@ mod tests {
             assert_eq!(fs::read(&target).unwrap(), b"old");
             assert_eq!(fs::read(&path).ok(), other.map(|other| other.as_bytes().to_vec()));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_was_moved_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (before, after) = (directory.path().join("before"), directory.path().join("after"));
+        let part = PartFile::open(&before.join("file")).unwrap();
+        fs::rename(&before, &after).unwrap();
+        let failure = finish(part, false).unwrap_err();
+        assert!(failure.to_string().contains("was moved or removed"), "{failure}");
+        assert_eq!(fs::read(after.join("file")).unwrap(), b"abc");
     }
 
     #[test]
