@@ -120,6 +120,7 @@ impl Sifter {
     fn entry(&mut self, entry: &Entry, prefix: &str, sifted: &mut Sifted) {
         let path = match SafePath::of(entry.name.as_str(), prefix) {
             Ok(path) => path,
+            Err(_) if !self.wants_name(entry, prefix) => return,
             Err(why) => {
                 let why = format!("its name cannot be used here: {why}");
                 let (name, kind) = (entry.name.to_string(), BadKind::Failed);
@@ -135,11 +136,7 @@ impl Sifter {
             return bad("it is listed out of order".to_owned());
         }
         self.last = Some(path.as_str().to_owned());
-        let wanted = match entry.kind {
-            EntryKind::File => self.selection.wants_file(path.as_str()),
-            EntryKind::Directory => self.selection.wants_directory(path.as_str()),
-        };
-        if !wanted {
+        if !self.wants(entry.kind, path.as_str()) {
             return;
         }
         if entry.unreadable {
@@ -173,6 +170,18 @@ impl Sifter {
                 }
             }
         }
+    }
+
+    fn wants(&self, kind: EntryKind, path: &str) -> bool {
+        match kind {
+            EntryKind::File => self.selection.wants_file(path),
+            EntryKind::Directory => self.selection.wants_directory(path),
+        }
+    }
+
+    /// Whether an entry is wanted whose name cannot be used here. What lies outside of what was asked for cannot be excluded.
+    fn wants_name(&self, entry: &Entry, prefix: &str) -> bool {
+        entry.name.as_str().strip_prefix(prefix).is_none_or(|path| self.wants(entry.kind, path))
     }
 
     /// Looks at what is here under a file's name.
@@ -361,6 +370,7 @@ mod tests {
         }
         let sifted = fixture.sift(&[
             ("d/../out", Regular, 3),
+            ("d/../skipped", Regular, 3),
             ("d/empty", Dir, 0),
             ("d/file", Dir, 0),
             ("d/file/beneath/x", Regular, 3),
