@@ -124,6 +124,8 @@ pub struct Cache {
     fills: Mutex<Fills>,
     unshared: Unshared,
     unread: Semaphore,
+    /// How many bytes the arriving bodies take whose ends are not known.
+    without_end: AtomicU64,
     renewals: Arc<Semaphore>,
     left_changes: Arc<Semaphore>,
     /// Fetches that run, until what they brought is on the disk.
@@ -168,6 +170,7 @@ impl Cache {
             fills: Mutex::default(),
             unshared: Unshared::default(),
             unread: Semaphore::new(MOST_UNREAD),
+            without_end: AtomicU64::new(0),
             renewals: Arc::new(Semaphore::new(MOST_RENEWALS)),
             left_changes: Arc::new(Semaphore::new(MOST_LEFT_CHANGES)),
             running: watch::Sender::new(0),

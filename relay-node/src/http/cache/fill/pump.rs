@@ -10,12 +10,47 @@ use http_body::Frame;
 use http_body_util::BodyExt as _;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many bytes are gathered for one write, as long as they are there without waiting.
 const BATCH: usize = 512 * 1024;
 
-/// Which part of the cache's room a body may take whose end is not known: others would be evicted for one that may have none.
+/// Which part of the cache's room the bodies may take whose ends are not known, all together: others would be evicted for what
+/// may have no end.
 const MOST_OF_THE_ROOM: u64 = 2;
+
+/// What one body takes of the room for those without a known end.
+struct Claim<'a> {
+    /// What all of them take.
+    taken: &'a AtomicU64,
+    own: u64,
+}
+
+impl<'a> Claim<'a> {
+    fn new(taken: &'a AtomicU64) -> Self {
+        Self { taken, own: 0 }
+    }
+
+    /// Takes more, if all of them stay within `limit` bytes.
+    fn grow(&mut self, more: u64, limit: u64) -> bool {
+        let add = |taken: u64| taken.checked_add(more).filter(|taken| *taken <= limit);
+        let is_taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
+        if is_taken {
+            self.own += more;
+        }
+        is_taken
+    }
+
+    fn give_back(&mut self) {
+        self.taken.fetch_sub(std::mem::take(&mut self.own), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
 
 /// Writes a body as it comes.
 pub(super) struct Pump {
@@ -31,6 +66,7 @@ impl Pump {
     pub(super) async fn run(&self, growth: Growth, body: Stream) -> Option<Growth> {
         let mut batches = Batches { body, end: None };
         let mut growth = Some(growth);
+        let mut claim = Claim::new(&self.cache.without_end);
         let mut unneeded = pin!(self.unneeded());
         loop {
             let next = tokio::select! {
@@ -49,12 +85,13 @@ impl Pump {
                 None => break,
             };
             growth = match growth {
-                Some(growth) if self.has_room(&growth, &batch) => self.write(growth, batch).await?,
+                Some(growth) if self.has_room(&mut claim, &batch) => self.write(growth, batch).await?,
                 Some(growth) => {
                     tracing::info!(
                         key = self.fill.key.text(),
-                        "a response is not kept: it takes half of the cache and tells no end"
+                        "a response is not kept: it tells no end, and such responses take half of the cache"
                     );
+                    claim.give_back();
                     self.pass_on(growth, batch).await?;
                     None
                 }
@@ -121,10 +158,9 @@ impl Pump {
         }
     }
 
-    fn has_room(&self, growth: &Growth, batch: &[Bytes]) -> bool {
+    fn has_room(&self, claim: &mut Claim<'_>, batch: &[Bytes]) -> bool {
         let more: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
-        self.growing.length().is_some()
-            || growth.length() + more <= self.cache.store.limit() / MOST_OF_THE_ROOM
+        self.growing.length().is_some() || claim.grow(more, self.cache.store.limit() / MOST_OF_THE_ROOM)
     }
 
     /// Gives the room back. Who reads along has the file still.
@@ -208,5 +244,22 @@ impl Batches {
         }
         // What came before the end comes before it here, too.
         if batch.is_empty() { self.end.take()?.err().map(Err) } else { Some(Ok(batch)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_without_a_known_end_share_one_room() {
+        let taken = AtomicU64::new(0);
+        let (mut one, mut other) = (Claim::new(&taken), Claim::new(&taken));
+        assert!(one.grow(6, 10) && !other.grow(5, 10) && other.grow(4, 10));
+        assert!(!one.grow(1, 10) && !one.grow(u64::MAX, 10));
+        one.give_back();
+        assert!(other.grow(6, 10));
+        drop((one, other));
+        assert_eq!(taken.into_inner(), 0);
     }
 }
