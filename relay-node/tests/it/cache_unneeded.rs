@@ -89,6 +89,17 @@ fn few_bodies_go_on_without_a_reader() {
     assert!(given_up.try_recv().is_err());
 }
 
+#[test]
+fn the_rest_of_a_large_file_is_not_fetched_for_nobody() {
+    let (upstream, given_up) =
+        silent("HTTP/1.1 200 OK\r\nContent-Length: 20000000\r\nCache-Control: max-age=60\r\n\r\n01234");
+    let front = Setup::caching(upstream.address).start();
+    let first = get(front.address, "/", &["Range: bytes=0-0"]);
+    assert_eq!((first.status, first.text().as_str()), (206, "0"));
+    given_up.recv_timeout(PATIENCE).expect("it is given up");
+    front.settle();
+}
+
 /// Neither what can never be used again, nor what may have no end.
 #[test]
 fn nothing_is_evicted_for_what_is_not_kept() {

@@ -74,6 +74,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How many responses may come to their end although nobody reads them. Each has a file and a connection open.
 const MOST_UNREAD: usize = 16;
 
+/// How many bytes may be missing of each of them: a request for one byte must not make an origin send a large file to nobody.
+const MOST_UNREAD_BYTES: u64 = 16 * 1024 * 1024;
+
 /// How many stale responses are renewed at once behind those who got them.
 const MOST_RENEWALS: usize = 64;
 

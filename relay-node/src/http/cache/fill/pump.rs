@@ -3,7 +3,7 @@
 use super::Fill;
 use crate::http::cache::growing::{End, Growing};
 use crate::http::cache::store::Growth;
-use crate::http::cache::{BoxError, Cache, Stream};
+use crate::http::cache::{BoxError, Cache, MOST_UNREAD_BYTES, Stream};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body::Frame;
@@ -112,7 +112,7 @@ impl Pump {
     }
 
     /// Returns, with the body given up, when nobody needs the rest: nobody reads it or is about to, and it will not be kept
-    /// or has no end that is known. Of the others a few may come to their end for those who ask later.
+    /// or its end is not known or far. Of the others a few may come to their end for those who ask later.
     async fn unneeded(&self) -> &'static str {
         let stop = &self.cache.stop;
         let mut goes_on = None;
@@ -123,7 +123,7 @@ impl Pump {
                 stop.stopped().await;
                 continue;
             }
-            if goes_on.is_none() && self.growing.length().is_some() && !self.fill.is_invalid() {
+            if goes_on.is_none() && self.is_near_its_end() && !self.fill.is_invalid() {
                 goes_on = self.cache.unread.try_acquire().ok();
             }
             if goes_on.is_some() && !stop.is_stopped() {
@@ -132,6 +132,11 @@ impl Pump {
                 return if stop.is_stopped() { "the node stops" } else { "its readers left" };
             }
         }
+    }
+
+    fn is_near_its_end(&self) -> bool {
+        let length = self.growing.length();
+        length.is_some_and(|length| length.saturating_sub(self.growing.arrived()) <= MOST_UNREAD_BYTES)
     }
 
     /// The outer `None`: nobody needs the rest. The inner: the file takes no more.
