@@ -294,17 +294,27 @@ fn write(received: Received, walker: &mut Walker, pending: &Pending) -> Result<W
             opened => break opened?,
         }
     };
-    let mut file = &claim.file;
-    let cannot = |error| Unsaved::refused(cannot_write(&claim.names.part, &error), error);
-    if claim.was_there {
-        file.set_len(0).map_err(cannot)?;
-    }
-    file.write_all(&bytes).map_err(cannot)?;
+    fill(&directory, &claim, &bytes)?;
+    let file = &claim.file;
     // Permissions and a time that the file system cannot hold do not spoil the file.
     let _ = settle_mode(file, item.replaces, Some(facts.executable));
     let _ = filetime::set_file_handle_times(file, None, Some(file_time(facts.modified)));
     drop(room);
     Ok(Written { item, size, hash: FileHash::of_chunks(&promised), directory, claim })
+}
+
+/// Writes all of a file. Where that fails nothing stays: no run goes on with it, and on a full disk it would only take room.
+fn fill(directory: &Directory, claim: &Claim, bytes: &[u8]) -> Result<(), Unsaved> {
+    let Claim { file, names, was_there, .. } = claim;
+    let emptied = if *was_there { file.set_len(0) } else { Ok(()) };
+    let mut writer = file;
+    emptied.and_then(|()| writer.write_all(bytes)).map_err(|error| {
+        if directory.is_still(file, &names.part).unwrap_or(false) {
+            let _ = directory.remove(&names.part);
+            names.remove_journals(directory);
+        }
+        Unsaved::refused(cannot_write(&names.part, &error), error)
+    })
 }
 
 /// The directory of a file, and its unfinished form there.
@@ -492,6 +502,18 @@ mod tests {
             commit(batch, &root, &touched).iter().map(|saved| saved.result.is_ok()).collect();
         assert_eq!(results, [true, false, true]);
         assert_eq!(names_in(place.path()), ["a", "b", "lost.part"]);
+    }
+
+    #[test]
+    fn nothing_stays_of_what_could_not_be_written() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Directory::open(place.path()).unwrap();
+        let wish = Wish { create: true, private: false, journal: false };
+        let mut claim = claim(&root, "a".as_ref(), wish).unwrap().unwrap();
+        // A handle that cannot be written to.
+        claim.file = File::open(place.path().join("a.part")).unwrap();
+        assert!(fill(&root, &claim, b"abc").is_err());
+        assert_eq!(names_in(place.path()), [""; 0]);
     }
 
     #[test]
