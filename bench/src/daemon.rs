@@ -45,7 +45,23 @@ pub struct Memory {
 impl Daemon {
     /// Starts a program that prints `listening on ADDRESS` and waits for that line; `log` keeps what it prints.
     pub fn start_announcing(name: &str, mut command: Command, log: &Path) -> Result<Daemon> {
-        let mut read = prepare(&mut command, log)?;
+        let read = prepare(&mut command, log)?;
+        Daemon::announced_in(name, command, read, log)
+    }
+
+    /// The same where only the announcement goes to `log`, and standard error elsewhere.
+    pub fn start_with_errors_to(
+        name: &str,
+        mut command: Command,
+        log: &Path,
+        errors: Stdio,
+    ) -> Result<Daemon> {
+        let read = prepare(&mut command, log)?;
+        command.stderr(errors);
+        Daemon::announced_in(name, command, read, log)
+    }
+
+    fn announced_in(name: &str, mut command: Command, mut read: File, log: &Path) -> Result<Daemon> {
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let until = Instant::now() + START_LIMIT;
         loop {

@@ -291,7 +291,8 @@ pub fn relay_node_on(site: &Site, addresses: &[SocketAddr], root: &Path, log: &P
     Daemon::start_announcing("relay-node", relay_node_listening(site, addresses, root)?, log)
 }
 
-fn relay_node_command(site: &Site, root: &Path) -> Result<Command> {
+/// What starts a node.
+pub fn relay_node_command(site: &Site, root: &Path) -> Result<Command> {
     relay_node_listening(site, &[SocketAddr::new(site.ip(), 0)], root)
 }
 

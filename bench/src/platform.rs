@@ -80,6 +80,12 @@ pub fn unshare_network() -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?)
 }
 
+/// Gives this thread, and what it starts from now on, mounts of its own.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: as above.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?)
+}
+
 /// Makes a TUN device of that name in this thread's network namespace; it lives as long as the file is open. Each read
 /// and write is one IP packet.
 pub fn open_tun(name: &str) -> io::Result<File> {

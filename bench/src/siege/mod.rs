@@ -4,37 +4,32 @@
 //! five seconds after it. Everything is bounded in count and time.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::sync::mpsc;
+use std::io::PipeReader;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use relay_chain::chain::random_id;
-use relay_chain::frames::encode;
-use relay_proto::file::{List, RequestedName};
-use relay_proto::hop::{ClientLimits, Open};
-use relay_proto::limits::MAX_PIPELINED;
 use serde::Serialize;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::daemon::Daemon;
 use crate::direct;
 use crate::machine::Machine;
 use crate::memory::raise_descriptors;
-use crate::peers::relay_node_with;
+use crate::peers::relay_node_command;
 use crate::report::{Output, table};
 use crate::sample::Workspace;
+use crate::site::Site;
 use crate::stats::Spread;
 
-/// Where attackers come from, so that the node can tell them from the honest client.
-const ATTACKERS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+mod attack;
+mod ground;
+
+use attack::{Attack, Siege};
+use ground::{Ground, part_from_other_mounts};
+
 /// How long an attack runs before the honest client is looked at.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How long after an attack the node should be as it was.
@@ -46,7 +41,7 @@ const NO_ANSWER: Duration = Duration::from_secs(20);
 #[derive(Args, Debug)]
 pub struct Options {
     /// The attacks
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Attack::Lists, Attack::DeadLinks, Attack::Nested])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Attack::value_variants().to_vec())]
     attacks: Vec<Attack>,
     /// Connections of an attacker
     #[arg(long, default_value_t = 600)]
@@ -61,18 +56,6 @@ pub struct Options {
     output: Output,
 }
 
-/// What somebody does to a node who wants to stop it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Attack {
-    /// On each connection 32 listings of a directory of 10,000 names, whose answers nobody reads
-    Lists,
-    /// On each connection a listing of 100,000 links that lead nowhere, reset after a second
-    DeadLinks,
-    /// On each connection 32 listings of 60 nested directories of 1,000 long names each
-    Nested,
-}
-
 /// A node at one time.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Sight {
@@ -83,6 +66,8 @@ struct Sight {
     cpu: f64,
     resident_mib: f64,
     descriptors: usize,
+    /// What it has written to its log so far.
+    log_kib: u64,
 }
 
 /// An attack, and the node before, during and after it.
@@ -92,6 +77,8 @@ struct Besieged {
     before: Sight,
     during: Sight,
     after: Sight,
+    /// How often the node asked a name server, where that was watched.
+    questions: Option<usize>,
 }
 
 /// Runs every attack and reports.
@@ -101,10 +88,19 @@ struct Besieged {
 pub fn run(options: &Options) -> Result<()> {
     let machine = Machine::describe(&[]);
     raise_descriptors()?;
-    let mut all = Vec::new();
+    let parted = options.attacks.iter().any(|a| a.mounts()).then(part_from_other_mounts);
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
     for &attack in &options.attacks {
+        if let Some(Err(e)) = parted.as_ref().filter(|_| attack.mounts()) {
+            eprintln!("{attack:?} skipped: {e:#}");
+            continue;
+        }
         eprintln!("{attack:?} …");
-        all.push(besiege(options, attack)?);
+        // What one of them does to the node must not hide what the others do.
+        match besiege(options, attack) {
+            Ok(besieged) => all.push(besieged),
+            Err(e) => failed.push(format!("{attack:?}: {e:#}")),
+        }
     }
     println!("{}", machine.text());
     println!(
@@ -114,7 +110,11 @@ pub fn run(options: &Options) -> Result<()> {
         AFTER.as_secs()
     );
     println!("{}", text(&all));
+    for (attack, questions) in all.iter().filter_map(|b| Some((b.attack, b.questions?))) {
+        println!("{attack:?}: the name server was asked {questions} times\n");
+    }
     options.output.json("siege", &machine, &[], &all)?;
+    ensure!(failed.is_empty(), "not measured: {}", failed.join("; "));
     for Besieged { attack, before, during, .. } in &all {
         let ratio = during.p99 / before.p99;
         ensure!(ratio <= options.at_most, "{attack:?}: the honest client's p99 was {ratio:.1} times as long");
@@ -125,68 +125,45 @@ pub fn run(options: &Options) -> Result<()> {
 fn besiege(options: &Options, attack: Attack) -> Result<Besieged> {
     let home = Workspace::new()?;
     home.add("small", 1024)?;
-    attack.lay_out(home.files())?;
-    let node = relay_node_with(home.files(), &home.path().join("node.log"), &["--max-connections", "2000"])?;
-    let honest = Honest { node, probes: options.probes };
+    // Before the node starts, and gone after it.
+    let ground = Ground::lay(attack, home.files(), home.path())?;
+    let honest = Honest::beside(attack, &home, options.probes)?;
     honest.look()?;
     let before = honest.look()?;
-    let siege = Siege::begin(attack, options.connections, honest.node.address());
+    let siege = Siege::begin(attack, options.connections, honest.node.address(), ground.silent_hop()?);
     thread::sleep(WARM_UP);
     let during = honest.look()?;
-    siege.end()?;
+    let siege = if attack.stays() { Some(siege) } else { siege.end().map(|()| None)? };
     thread::sleep(AFTER);
     let after = honest.look()?;
-    Ok(Besieged { attack, before, during, after })
-}
-
-impl Attack {
-    /// Makes what the attack asks for.
-    fn lay_out(self, root: &Path) -> Result<()> {
-        let directory = root.join("listed");
-        fs::create_dir(&directory)?;
-        match self {
-            Attack::Lists => {
-                for number in 0..10_000 {
-                    fs::write(directory.join(format!("file-{number:05}")), "")?;
-                }
-            }
-            Attack::DeadLinks => {
-                for number in 0..100_000 {
-                    symlink("nowhere", directory.join(format!("link-{number:06}")))?;
-                }
-            }
-            Attack::Nested => {
-                let mut here = directory;
-                for _ in 0..60 {
-                    for number in 0..1_000 {
-                        fs::write(here.join(format!("{number:04}-{}", "x".repeat(200))), "")?;
-                    }
-                    here.push("next");
-                    fs::create_dir(&here)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What is sent on each connection.
-    fn request(self) -> Result<Vec<u8>> {
-        let open =
-            Open { hops: Vec::new(), id: random_id()?, limits: ClientLimits::new(Duration::from_secs(10)) };
-        let prefix = RequestedName::try_from("listed/").map_err(|e| anyhow!(e))?;
-        let list = encode(&List { prefix, after: None, recursive: self == Attack::Nested })?;
-        let count = if self == Attack::DeadLinks { 1 } else { MAX_PIPELINED };
-        Ok([encode(&open)?, list.repeat(count)].concat())
-    }
+    siege.map_or(Ok(()), Siege::end)?;
+    Ok(Besieged { attack, before, during, after, questions: ground.questions() })
 }
 
 /// A client that only wants its file.
 struct Honest {
     node: Daemon,
+    log: PathBuf,
     probes: usize,
+    /// The other end of the node's standard error, where nobody reads.
+    _unread: Option<PipeReader>,
 }
 
 impl Honest {
+    /// One beside a fresh node.
+    fn beside(attack: Attack, home: &Workspace, probes: usize) -> Result<Honest> {
+        let log = home.path().join("node.log");
+        let mut command = relay_node_command(&Site::loopback(), home.files())?;
+        command.args(["--max-connections", "2000"]);
+        if attack != Attack::StalledLog {
+            let node = Daemon::start_announcing("relay-node", command, &log)?;
+            return Ok(Honest { node, log, probes, _unread: None });
+        }
+        let (unread, errors) = std::io::pipe()?;
+        let node = Daemon::start_with_errors_to("relay-node", command, &log, errors.into())?;
+        Ok(Honest { node, log, probes, _unread: Some(unread) })
+    }
+
     fn look(&self) -> Result<Sight> {
         let route = direct::route("small", [self.node.address()].into_iter())?;
         let (cpu, started) = (self.node.cpu()?, Instant::now());
@@ -217,6 +194,7 @@ impl Honest {
             cpu: 100.0 * cpu.as_secs_f64() / elapsed.as_secs_f64(),
             resident_mib,
             descriptors: self.node.descriptors()?,
+            log_kib: fs::metadata(&self.log)?.len() >> 10,
         })
     }
 }
@@ -226,64 +204,9 @@ fn percentile_99(mut times: Vec<f64>) -> Option<f64> {
     times.get((times.len() * 99).div_ceil(100).checked_sub(1)?).copied()
 }
 
-/// An attack that runs.
-struct Siege {
-    stop: oneshot::Sender<()>,
-    thread: thread::JoinHandle<Result<()>>,
-}
-
-impl Siege {
-    fn begin(attack: Attack, connections: usize, node: SocketAddr) -> Siege {
-        let (stop, stopped) = oneshot::channel();
-        let (standing, stands) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            direct::runtime()?.block_on(async {
-                tokio::select! {
-                    result = attack_with(attack, connections, node, &standing) => result,
-                    _ = stopped => Ok(()),
-                }
-            })
-        });
-        // One that fails says so at its end.
-        let _ = stands.recv();
-        Siege { stop, thread }
-    }
-
-    fn end(self) -> Result<()> {
-        let _ = self.stop.send(());
-        self.thread.join().map_err(|_| anyhow!("the attack's thread ended badly"))?
-    }
-}
-
-async fn attack_with(
-    attack: Attack,
-    connections: usize,
-    node: SocketAddr,
-    standing: &mpsc::Sender<()>,
-) -> Result<()> {
-    let request = attack.request()?;
-    let mut held: Vec<TcpStream> = Vec::new();
-    for _ in 0..connections {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind(SocketAddr::new(ATTACKERS.into(), 0))?;
-        let mut stream = socket.connect(node).await?;
-        // What it leaves behind is a reset.
-        stream.set_zero_linger()?;
-        stream.write_all(&request).await?;
-        held.push(stream);
-    }
-    if attack == Attack::DeadLinks {
-        sleep(Duration::from_secs(1)).await;
-        held.clear();
-    }
-    let _ = standing.send(());
-    std::future::pending::<()>().await;
-    Ok(())
-}
-
 fn text(all: &[Besieged]) -> String {
     let mut rows = Vec::new();
-    for Besieged { attack, before, during, after } in all {
+    for Besieged { attack, before, during, after, .. } in all {
         for (when, sight) in [("before", before), ("during", during), ("after", after)] {
             rows.push(vec![
                 format!("{attack:?}, {when}"),
@@ -292,8 +215,9 @@ fn text(all: &[Besieged]) -> String {
                 format!("{:.0} %", sight.cpu),
                 format!("{:.1}", sight.resident_mib),
                 sight.descriptors.to_string(),
+                sight.log_kib.to_string(),
             ]);
         }
     }
-    table(&["attack", "p50 ms", "p99 ms", "CPU", "resident MiB", "descriptors"], &rows)
+    table(&["attack", "p50 ms", "p99 ms", "CPU", "resident MiB", "descriptors", "log KiB"], &rows)
 }
