@@ -230,8 +230,8 @@ pub struct Settings {
 
     /// Let the forward proxy go to `HOST[:PORT]`: a name, *.name, an address, a network, or * (again and again)
     ///
-    /// * and *.name reach public addresses only; loopback, link-local and private ones must be named. A name is looked up only if
-    /// a name, *.name or * allows it, or if this machine's hosts file has it.
+    /// A rule * or *.name reaches public addresses only; loopback, link-local and private ones must be named. A name is looked up
+    /// only if a name, *.name or * allows it, or if this machine's hosts file has it.
     #[arg(
         long,
         value_name = "HOST[:PORT]",

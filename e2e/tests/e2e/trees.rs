@@ -243,7 +243,7 @@ fn what_makes_no_sense_is_refused_at_once() {
     let finished = world.fetch("nothing/", &hops(&nodes), &[]);
     check_ended(&finished, 5);
     let finished = world.fetch("docs/a", &hops(&nodes), &["--recursive"]);
-    check_ended(&finished, 2);
+    check_ended(&finished, 5);
     assert!(finished.stderr.contains("without --recursive"), "{}", finished.stderr);
     check_ended(&world.fetch("bare/", &hops(&nodes), &[]), 0);
     assert!(names_in(&world.saved().join("bare")).is_empty());

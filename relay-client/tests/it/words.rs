@@ -4,7 +4,6 @@ use crate::client::{Place, end};
 use crate::origin::{Origin, Sample};
 use crate::tree::{file, good, listing, page};
 use relay_chain::frames::read_frame;
-use relay_proto::limits::PREFACE_LEN;
 use relay_testkit::nobody::Nobody;
 
 /// Numbers that tell nothing are left out.
@@ -87,7 +86,6 @@ fn other_servers_are_named_at_once() {
         let ended = Place::new().fetch("f", origin.port, &["--timeout", "60s", "--retries", "0"]);
         ended.check(3, "hop 1").check(3, "not a relay node").check(3, name);
     }
-    assert!(PREFACE_LEN >= 8, "so many bytes are looked at");
 }
 
 /// The ten likeliest wrong command lines, and what they should have been.
