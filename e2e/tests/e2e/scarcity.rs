@@ -352,7 +352,7 @@ fn a_full_disk_under_the_cache() {
     for (name, bytes) in [("small", &small), ("large", &large), ("small", &small)] {
         let (head, body) = disk.get(name);
         assert!(head.starts_with("HTTP/1.1 200 ") && body == *bytes, "{name}: {head}, {} bytes", body.len());
-        disk.node.wait_for_log(&format!("/{name} host="));
+        disk.node.wait_for_log(&format!("/{name} ;host:"));
     }
     assert!(disk.node.process().text().contains("the cache cannot keep a response"), "nothing was said");
     // With room again responses are kept, and what does not fit at all is still passed on.
