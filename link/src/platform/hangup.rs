@@ -12,5 +12,5 @@ pub(crate) async fn broken(socket: &TcpStream) {
 /// Never returns: this system tells of a broken connection only whoever reads or writes.
 #[cfg(not(all(target_os = "linux", not(relay_plain))))]
 pub(crate) async fn broken(_: &TcpStream) {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

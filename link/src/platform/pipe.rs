@@ -152,30 +152,43 @@ mod fallback {
     use std::convert::Infallible;
     use std::io;
 
+    /// A pipe of the kernel, which there is none of.
     #[derive(Debug)]
     pub struct Pipe(Infallible);
 
     impl Pipe {
+        /// Always none.
         pub fn take() -> Option<Pipe> {
             None
         }
 
+        /// How many wait to be used again: none.
         pub fn idle() -> usize {
             0
         }
 
+        /// How many bytes it holds.
         pub fn held(&self) -> usize {
             match self.0 {}
         }
 
+        /// Takes bytes from a socket.
+        ///
+        /// # Errors
+        /// Never: there is no pipe to call it on.
         pub fn fill<S>(&mut self, _socket: S) -> io::Result<usize> {
             match self.0 {}
         }
 
+        /// Gives bytes to a socket.
+        ///
+        /// # Errors
+        /// Never: there is no pipe to call it on.
         pub fn drain<S>(&mut self, _socket: S) -> io::Result<usize> {
             match self.0 {}
         }
 
+        /// Keeps it for the next one.
         pub fn give_back(self) {
             match self.0 {}
         }

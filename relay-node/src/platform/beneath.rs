@@ -112,6 +112,10 @@ impl RootDirectory {
 
     /// Opens what stands under `name`. Never waits for the other end of a pipe or for a device. What leads further than `reach`
     /// is `CrossesDevices`, as is what leads out; that says the best method alone, the others go anywhere.
+    #[cfg_attr(
+        any(not(target_os = "linux"), relay_plain),
+        expect(unused_variables, reason = "only the first method asks")
+    )]
     pub(crate) fn open_beneath(&self, name: &[u8], reach: Reach) -> io::Result<Entry> {
         match self.method {
             #[cfg(all(target_os = "linux", not(relay_plain)))]
@@ -140,6 +144,10 @@ impl RootDirectory {
     }
 
     /// What the system says about `name`, links followed, without opening it for reading where that is possible.
+    #[cfg_attr(
+        any(not(target_os = "linux"), relay_plain),
+        expect(unused_variables, reason = "only the first method asks")
+    )]
     pub(crate) fn metadata_beneath(&self, name: &[u8], reach: Reach) -> io::Result<Metadata> {
         match self.method {
             #[cfg(all(target_os = "linux", not(relay_plain)))]

@@ -104,7 +104,7 @@ impl Walk {
         run.run()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, target_os = "linux", not(relay_plain)))]
     pub(super) fn with_batch(self, batch: usize) -> Walk {
         Walk { batch, ..self }
     }
