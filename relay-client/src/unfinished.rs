@@ -1,7 +1,7 @@
 //! Under which names a file is kept until it is whole, and whether what stands there is this program's own.
 //!
 //! `NAME.part`, and beside it `NAME.part.journal`. Other programs use such names, too, so what is found there is touched only when it is
-//! this program's: it carries [`beneath::MARK`], or a journal beside it says so where neither does, or its name is one that nobody else makes.
+//! this program's: it carries [`MARK`](crate::beneath::MARK), or a journal beside it says so where neither does, or its name is one that nobody else makes.
 //! Otherwise, and for names that the ending would make too long, a name with a hash in it takes its place, which is the same in
 //! every run. A file with several links is never written to, whosesoever it is.
 //!

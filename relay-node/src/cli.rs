@@ -141,7 +141,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "RELAY_NODE_KEY", help_heading = "Trust")]
     pub key: Option<PathBuf>,
 
-    /// Who may read what, and be relayed where: a TOML file of [[who]] entries; what no entry allows is denied
+    /// Who may read what, and be relayed where: a TOML file of `[[who]]` entries; what no entry allows is denied
     ///
     /// Reading goes by the key that a client proves inside its pipe, relaying by what is allowed to anyone. With rules the HTTP face serves nobody. They are
     /// read again on SIGHUP, whole or not at all.
